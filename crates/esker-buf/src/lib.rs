@@ -1,0 +1,26 @@
+//! Aligned, owned memory for I/O.
+//!
+//! Direct I/O wants memory at a multiple of the device's block size, the kernel uses that memory
+//! while the program runs on, and huge pages make it much cheaper to hand over. This crate has the
+//! three pieces: [`Alignment`], a power of two that was checked; [`AlignedBuf`], an owned buffer at
+//! such an address, optionally on huge pages ([`HugePages`]); and [`IoBuf`] and [`IoBufMut`], the
+//! contract that says which owned values may back an operation in flight.
+//!
+//! It knows nothing of files or of rings, and holds no locks.
+//!
+//! ```
+//! use esker_buf::{AlignedBuf, Alignment, HugePages, IoBuf};
+//!
+//! // One allocation on huge pages where the kernel has them, on ordinary ones where not.
+//! let buf = AlignedBuf::zeroed_on(4 << 20, Alignment::BLOCK, HugePages::Try)?;
+//! assert_eq!(buf.len_bytes(), 4 << 20);
+//! # Ok::<(), esker_buf::AllocError>(())
+//! ```
+
+mod aligned;
+mod alignment;
+mod io;
+
+pub use aligned::{AlignedBuf, AllocError, HugePages};
+pub use alignment::{Alignment, AlignmentError};
+pub use io::{IoBuf, IoBufMut};

@@ -1,0 +1,2 @@
+//! Verification suites.
+fn main() {}

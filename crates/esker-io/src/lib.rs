@@ -1,1 +1,23 @@
-//! placeholder
+//! Storage I/O by ownership: an operation takes its buffer by value and gives it back with its
+//! completion.
+
+mod backend;
+mod blocking;
+mod error;
+mod ext;
+mod file;
+mod memory;
+mod operation;
+mod statistics;
+mod sync;
+mod transfer;
+mod waiters;
+
+pub use backend::{Allocated, Backend, Create, Description, Direct, FileFacts, FileOptions};
+pub use blocking::Blocking;
+pub use error::{Context, Fate, IoError, Misaligned, OperationKind};
+pub use ext::{BackendExt, Failed, Pending};
+pub use file::FileHandle;
+pub use memory::{Memory, RangeError, ReadMemory, WriteMemory};
+pub use operation::{Action, Completion, Durability, Operation, Sink};
+pub use statistics::{KindStatistics, Statistics};

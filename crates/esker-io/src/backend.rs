@@ -1,0 +1,273 @@
+//! [`Backend`]: the one trait between whoever has bytes and whatever stores them.
+
+use core::fmt;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use esker_buf::Alignment;
+
+use crate::error::IoError;
+use crate::operation::{Action, Completion, Operation};
+use crate::statistics::Statistics;
+
+/// Which backend it is, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// `"io_uring"`, `"blocking"`, or the name of a foreign one.
+    pub kind: &'static str,
+    /// What it does, how it was picked, and what was refused on the way; one sentence or more.
+    pub reason: String,
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.kind, self.reason)
+    }
+}
+
+/// Whether opening may create the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Create {
+    /// It must exist.
+    #[default]
+    Never,
+    /// It must not exist.
+    New,
+    /// It is created if it does not exist.
+    IfMissing,
+}
+
+/// Whether transfers should go past the page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direct {
+    /// Through the page cache.
+    #[default]
+    Never,
+    /// `O_DIRECT`, or the page cache where the file system refuses that;
+    /// [`FileFacts::direct`] says which it became.
+    Try,
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileOptions {
+    /// Whether reads are allowed.
+    pub read: bool,
+    /// Whether writes, locks and changes of length are allowed.
+    pub write: bool,
+    /// Whether it may be created.
+    pub create: Create,
+    /// Whether the page cache is to be avoided.
+    pub direct: Direct,
+}
+
+impl FileOptions {
+    /// An existing file, for reading, through the page cache.
+    #[must_use]
+    pub const fn read() -> Self {
+        Self {
+            read: true,
+            write: false,
+            create: Create::Never,
+            direct: Direct::Never,
+        }
+    }
+
+    /// An existing file, for reading and writing, through the page cache.
+    #[must_use]
+    pub const fn read_write() -> Self {
+        Self {
+            write: true,
+            ..Self::read()
+        }
+    }
+
+    /// The same, created as `create` says.
+    #[must_use]
+    pub const fn create(mut self, create: Create) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// The same, with `O_DIRECT` as `direct` says.
+    #[must_use]
+    pub const fn direct(mut self, direct: Direct) -> Self {
+        self.direct = direct;
+        self
+    }
+}
+
+/// What is known of an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Its length at the moment of the call, in bytes.
+    pub len_bytes: u64,
+    /// What offset, length and memory address of every transfer must be multiples of.
+    pub alignment: Alignment,
+    /// Whether transfers go past the page cache.
+    pub direct: bool,
+}
+
+/// What an allocation made of the range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocated {
+    /// Written zeroes: the first write to it is as cheap as any.
+    WrittenZeroes,
+    /// Space only: it cannot run out, but the first write to each part has to change the file
+    /// system's metadata too.
+    Reserved,
+}
+
+/// Storage: names, files, and data moved by ownership.
+///
+/// Names and properties of files are blocking calls. Data moves in [`Operation`]s, which own
+/// their memory, hold their file open, and end with exactly one call of their [`Sink`]; or at
+/// once, in the calling thread, with [`execute`](Self::execute).
+///
+/// A backend has no thread of its own. Operations progress while some thread is in
+/// [`wait_until`](Self::wait_until) or calls [`poll`](Self::poll).
+///
+/// Dropping a backend waits until every operation has completed.
+///
+/// [`Sink`]: crate::Sink
+pub trait Backend: Send + Sync + 'static {
+    /// A cheap handle. Clones share one open file description, which every operation in flight
+    /// holds open, with its locks.
+    type File: Clone + Send + Sync + 'static;
+
+    /// Which backend this is, and why.
+    fn description(&self) -> Description;
+
+    /// The counters as they are. Counters of different kinds are read one after the other, so a
+    /// snapshot taken while operations run need not add up.
+    fn statistics(&self) -> Statistics;
+
+    /// Creates a directory and its parents, and makes the names of those it created durable.
+    ///
+    /// A directory that exists is no error. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError`] when one cannot be created, or its name not made durable.
+    fn create_dir_all(&self, path: &Path) -> Result<(), IoError>;
+
+    /// Opens or creates a regular file. A new name is not durable before
+    /// [`sync_dir`](Self::sync_dir). Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NotFound`], [`IoError::AlreadyExists`], [`IoError::NotAFile`], or what the
+    /// system says.
+    fn open(&self, path: &Path, options: &FileOptions) -> Result<Self::File, IoError>;
+
+    /// The names in a directory, in no order. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NotFound`], or what the system says.
+    fn list(&self, dir: &Path) -> Result<Vec<OsString>, IoError>;
+
+    /// Gives a file another name, replacing what had it, atomically. Durable only after
+    /// [`sync_dir`](Self::sync_dir) of both directories. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NotFound`], or what the system says.
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError>;
+
+    /// Removes a file's name. Durable only after [`sync_dir`](Self::sync_dir). Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NotFound`], or what the system says.
+    fn remove(&self, path: &Path) -> Result<(), IoError>;
+
+    /// Makes the names in a directory durable as they are. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError`]; after one the names changed since the last good call are in doubt.
+    fn sync_dir(&self, dir: &Path) -> Result<(), IoError>;
+
+    /// Length, alignment and directness of a file. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn facts(&self, file: &Self::File) -> Result<FileFacts, IoError>;
+
+    /// Takes the exclusive lock of the whole file for this open file description; whether it was
+    /// to be had. Does not wait for it. Taking it twice through clones of one handle succeeds.
+    ///
+    /// The lock goes when the description does: when the last clone is dropped and no operation
+    /// is in flight any more, even if the process was killed in between.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NotWritable`] for a handle that is not open for writing, or what the system says.
+    fn try_lock(&self, file: &Self::File) -> Result<bool, IoError>;
+
+    /// Whether another open file description holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn is_locked(&self, file: &Self::File) -> Result<bool, IoError>;
+
+    /// Reserves real space for a range and extends the file to its end. Blocks, for long if zeroes
+    /// must be written.
+    ///
+    /// Whatever the range held before may be replaced by zeroes: it is meant for new space. The
+    /// new length is durable only after a sync.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NoSpace`], which is determinate: no content has changed, though a part of the
+    /// space may have been taken.
+    fn allocate(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Result<Allocated, IoError>;
+
+    /// Cuts or extends a file to a length; an extension reads as zeroes and takes no space.
+    /// Durable only after a sync. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NotWritable`], or what the system says.
+    fn truncate(&self, file: &Self::File, len_bytes: u64) -> Result<(), IoError>;
+
+    /// Starts operations, with one system call for the batch where the system allows.
+    ///
+    /// Never fails: what goes wrong is in the completions. Never loses: each sink is called exactly
+    /// once. Operations of one batch, or of several, may run and complete in any order. Those
+    /// refused before any system call, and for a backend that runs operations inline all of them,
+    /// have been completed when this returns; hold no lock that a sink takes.
+    fn submit(&self, batch: Vec<Operation<Self::File>>);
+
+    /// Does it now, in this thread, by the way with the lowest latency for one: a system call.
+    /// Other operations in flight are neither waited for nor driven. Blocks.
+    fn execute(&self, file: &Self::File, action: Action) -> Completion;
+
+    /// Operations submitted whose sinks have not returned yet.
+    fn in_flight(&self) -> usize;
+
+    /// Waits until `ready()` holds; `false` if `timeout` ran out first.
+    ///
+    /// The one place where anybody waits. While operations are in flight one waiter drives
+    /// completions for everybody; the others are parked. `ready` is asked before waiting, after
+    /// each round of completions and after each [`wake`](Self::wake), in this thread, without a
+    /// lock of the backend held; it should be cheap and must not wait itself. Whoever makes a
+    /// condition true outside a sink must wake. Not to be called in a sink.
+    fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool;
+
+    /// Lets every waiter ask its condition again. Costs a fence and a load while nobody waits.
+    fn wake(&self);
+
+    /// Completes what is complete, without waiting, and says how many that were; 0 while another
+    /// thread is doing it.
+    fn poll(&self) -> usize;
+}

@@ -1,0 +1,405 @@
+//! [`Blocking`]: positioned system calls in the calling thread.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::backend::{Allocated, Backend, Description, FileFacts, FileOptions};
+use crate::error::IoError;
+use crate::file::{self, FileHandle};
+use crate::operation::{Action, Completion, Durability, Operation};
+use crate::statistics::{Counters, Statistics};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Relaxed, SeqCst};
+use crate::transfer::{Step, Transfer};
+use crate::waiters::{Driver, Wait, Waiters};
+
+/// The portable backend: every operation is a positioned, blocking system call.
+///
+/// [`submit`](Backend::submit) runs the batch in the calling thread and calls the sinks before it
+/// returns; what a sink submits is run after that sink has returned, so that the stack does not
+/// grow. Several threads run their operations side by side.
+///
+/// # Examples
+///
+/// ```
+/// use esker_io::{Backend, BackendExt, Blocking, Create, Durability, FileOptions};
+///
+/// # let dir = tempfile::tempdir()?;
+/// let backend = Blocking::new();
+/// let options = FileOptions::read_write().create(Create::IfMissing);
+/// let file = backend.open(&dir.path().join("log"), &options)?;
+/// backend.write_at(&file, 0, b"esker".to_vec(), Durability::Durable)?;
+/// assert_eq!(backend.facts(&file)?.len_bytes, 5);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Blocking {
+    shared: Arc<Shared>,
+    reason: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    calls: Calls,
+    /// Operations submitted whose sinks have not returned. Written by the threads that run them,
+    /// read by waiters.
+    in_flight: AtomicUsize,
+    waiters: Waiters,
+}
+
+/// Nothing is ever left for a waiter to drive.
+impl Driver for Shared {
+    fn has_work(&self) -> bool {
+        false
+    }
+
+    fn drive(&self, _wait: Wait) -> usize {
+        0
+    }
+
+    fn kick(&self) {}
+}
+
+impl Blocking {
+    /// A backend with nothing in flight.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same, which says why it was picked.
+    pub(crate) fn because(reason: String) -> Self {
+        Self {
+            reason: Some(reason),
+            ..Self::default()
+        }
+    }
+}
+
+/// An operation that waits for its turn in this thread.
+struct Job {
+    shared: Arc<Shared>,
+    operation: Operation<FileHandle>,
+}
+
+thread_local! {
+    /// What this thread still has to run; `None` while it is running nothing.
+    static JOBS: RefCell<Option<VecDeque<Job>>> = const { RefCell::new(None) };
+}
+
+/// Runs this thread's jobs until there are none, those included that sinks add.
+fn run_jobs() {
+    let mut panic = None;
+    loop {
+        let job = JOBS.with_borrow_mut(|jobs| match jobs.as_mut()?.pop_front() {
+            Some(job) => Some(job),
+            None => {
+                *jobs = None;
+                None
+            }
+        });
+        let Some(Job { shared, operation }) = job else {
+            break;
+        };
+        let Operation { file, action, sink } = operation;
+        let completion = shared.calls.run(&file, action);
+        drop(file);
+        let delivered = catch_unwind(AssertUnwindSafe(|| sink.complete(completion)));
+        // SeqCst: the count is part of conditions that waiters ask for (W1).
+        shared.in_flight.fetch_sub(1, SeqCst);
+        shared.waiters.wake(&*shared);
+        if let Err(payload) = delivered {
+            panic.get_or_insert(payload);
+        }
+    }
+    if let Some(payload) = panic {
+        resume_unwind(payload);
+    }
+}
+
+impl Backend for Blocking {
+    type File = FileHandle;
+
+    fn description(&self) -> Description {
+        Description {
+            kind: "blocking",
+            reason: match &self.reason {
+                Some(reason) => format!("positioned system calls: {reason}"),
+                None => "positioned system calls, as asked for".to_owned(),
+            },
+        }
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.shared.calls.counters.snapshot(self.in_flight())
+    }
+
+    fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {
+        file::create_dir_all(path)
+    }
+
+    fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
+        file::open(path, options)
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<OsString>, IoError> {
+        file::list(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
+        file::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), IoError> {
+        file::remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
+        file::sync_dir(dir)
+    }
+
+    fn facts(&self, file: &FileHandle) -> Result<FileFacts, IoError> {
+        file.facts()
+    }
+
+    fn try_lock(&self, file: &FileHandle) -> Result<bool, IoError> {
+        file.try_lock()
+    }
+
+    fn is_locked(&self, file: &FileHandle) -> Result<bool, IoError> {
+        file.is_locked()
+    }
+
+    fn allocate(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Result<Allocated, IoError> {
+        file.allocate(offset, len_bytes)
+    }
+
+    fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {
+        file.truncate(len_bytes)
+    }
+
+    fn submit(&self, batch: Vec<Operation<FileHandle>>) {
+        if batch.is_empty() {
+            return;
+        }
+        self.shared.calls.counters.batch();
+        // SeqCst: as in `run_jobs`.
+        self.shared.in_flight.fetch_add(batch.len(), SeqCst);
+        let idle = JOBS.with_borrow_mut(|jobs| {
+            let idle = jobs.is_none();
+            jobs.get_or_insert_default()
+                .extend(batch.into_iter().map(|operation| Job {
+                    shared: Arc::clone(&self.shared),
+                    operation,
+                }));
+            idle
+        });
+        if idle {
+            run_jobs();
+        }
+    }
+
+    fn execute(&self, file: &FileHandle, action: Action) -> Completion {
+        self.shared.calls.run(file, action)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.shared.in_flight.load(SeqCst)
+    }
+
+    fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool {
+        self.shared
+            .waiters
+            .wait_until(&*self.shared, ready, timeout)
+    }
+
+    fn wake(&self) {
+        self.shared.waiters.wake(&*self.shared);
+    }
+
+    fn poll(&self) -> usize {
+        0
+    }
+}
+
+/// Positioned system calls in the calling thread, counted.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    pub(crate) counters: Counters,
+    /// Set by whoever was first to find that the kernel or the file system knows no `RWF_DSYNC`;
+    /// from then on a durable write is a write and an fdatasync. Only a hint: relaxed.
+    no_dsync: AtomicBool,
+}
+
+impl Calls {
+    /// Does an action, all of it, now.
+    pub(crate) fn run(&self, file: &FileHandle, action: Action) -> Completion {
+        let durable = matches!(
+            action,
+            Action::Write {
+                durability: Durability::Durable,
+                ..
+            }
+        );
+        self.counters.submitted(action.kind(), durable);
+        let mut transfer = Transfer::new(
+            action.kind(),
+            action.offset(),
+            action.len_bytes(),
+            file.alignment(),
+        );
+        let result = file
+            .check(&action)
+            .and_then(|()| self.transfer(file, &action, &mut transfer));
+        self.counters
+            .completed(action.kind(), transfer.done() as u64, result.is_err());
+        action.complete(result)
+    }
+
+    fn transfer(
+        &self,
+        file: &FileHandle,
+        action: &Action,
+        transfer: &mut Transfer,
+    ) -> Result<usize, IoError> {
+        if transfer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let returned = self.call(file, action, transfer);
+            match transfer.returned(returned) {
+                Step::Continue => self.counters.continued(),
+                Step::Retry => self.counters.retried(),
+                step => return outcome(file, action, transfer, step),
+            }
+        }
+    }
+
+    /// One system call for the transfer's next piece: a count, or an error number below zero.
+    fn call(&self, file: &FileHandle, action: &Action, transfer: &Transfer) -> i64 {
+        let piece = transfer.piece();
+        let len = piece.len as usize;
+        #[expect(clippy::cast_possible_wrap, reason = "`FileHandle::check` bounds it")]
+        let offset = piece.offset as i64;
+        match action {
+            Action::Read { memory, .. } => {
+                self.counters.system_call();
+                // SAFETY: the piece lies within the memory, which this thread owns exclusively.
+                returned(unsafe {
+                    libc::pread(
+                        file.fd(),
+                        memory.as_mut_ptr().add(piece.start).cast(),
+                        len,
+                        offset,
+                    )
+                })
+            }
+            Action::Write {
+                memory, durability, ..
+            } => {
+                // SAFETY: the piece lies within the memory.
+                let bytes = unsafe { memory.as_ptr().add(piece.start) };
+                match durability {
+                    Durability::Written => {
+                        self.counters.system_call();
+                        // SAFETY: `bytes` is good for reading `len` bytes.
+                        returned(unsafe { libc::pwrite(file.fd(), bytes.cast(), len, offset) })
+                    }
+                    // SAFETY: `bytes` is good for reading `len` bytes.
+                    Durability::Durable => unsafe { self.durable_call(file, bytes, len, offset) },
+                }
+            }
+            Action::SyncData => self.sync_call(file),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `bytes` must be good for reading `len` bytes.
+    unsafe fn durable_call(
+        &self,
+        file: &FileHandle,
+        bytes: *const u8,
+        len: usize,
+        offset: i64,
+    ) -> i64 {
+        if !self.no_dsync.load(Relaxed) {
+            self.counters.system_call();
+            let piece = libc::iovec {
+                iov_base: bytes.cast_mut().cast(),
+                iov_len: len,
+            };
+            // SAFETY: one vector, which names memory that is good for reading.
+            let written = returned(unsafe {
+                libc::pwritev2(file.fd(), &raw const piece, 1, offset, libc::RWF_DSYNC)
+            });
+            if written != -i64::from(libc::EOPNOTSUPP) && written != -i64::from(libc::ENOSYS) {
+                return written;
+            }
+            self.no_dsync.store(true, Relaxed);
+        }
+        self.counters.system_call();
+        // SAFETY: the caller's promise.
+        let written = returned(unsafe { libc::pwrite(file.fd(), bytes.cast(), len, offset) });
+        if written <= 0 {
+            return written;
+        }
+        // An interrupted sync says nothing of the data; the piece is written again with it.
+        match self.sync_call(file) {
+            0 => written,
+            errno => errno,
+        }
+    }
+
+    fn sync_call(&self, file: &FileHandle) -> i64 {
+        self.counters.system_call();
+        // SAFETY: fdatasync touches no memory of this process.
+        returned(unsafe { libc::fdatasync(file.fd()) } as isize)
+    }
+}
+
+/// What a system call returned: a count, or the error number below zero.
+fn returned(result: isize) -> i64 {
+    if result >= 0 {
+        return result as i64;
+    }
+    -i64::from(
+        io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO),
+    )
+}
+
+/// The result of a transfer that took its last step.
+pub(crate) fn outcome(
+    file: &FileHandle,
+    action: &Action,
+    transfer: &Transfer,
+    step: Step,
+) -> Result<usize, IoError> {
+    let context = || file.action_context(action).after(transfer.done() as u64);
+    match step {
+        Step::Done(bytes) => Ok(bytes),
+        Step::Failed(errno) => Err(IoError::from_os(
+            context(),
+            io::Error::from_raw_os_error(errno),
+        )),
+        Step::Continue | Step::Retry => Err(IoError::NoProgress {
+            context: context(),
+            attempts: 0,
+        }),
+        Step::Stuck { attempts } => Err(IoError::NoProgress {
+            context: context(),
+            attempts,
+        }),
+    }
+}

@@ -1,0 +1,213 @@
+//! [`BackendExt`]: conveniences over any backend, and [`Pending`], the handle of one operation.
+
+use core::fmt;
+use std::error::Error;
+
+use esker_buf::{IoBuf, IoBufMut};
+
+use crate::backend::Backend;
+use crate::error::IoError;
+use crate::memory::{ReadMemory, WriteMemory};
+use crate::operation::{Action, Completion, Durability, Operation};
+use crate::sync::{Arc, Mutex};
+
+/// An operation failed; its buffer comes back with the error.
+pub struct Failed<B> {
+    /// What went wrong.
+    pub error: IoError,
+    /// The buffer, as the operation left it.
+    pub buf: B,
+}
+
+impl<B> fmt::Debug for Failed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failed")
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Display for Failed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<B> Error for Failed<B> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl<B> From<Failed<B>> for IoError {
+    fn from(failed: Failed<B>) -> Self {
+        failed.error
+    }
+}
+
+/// What a completion means to the one who started the operation with a buffer of type `B`.
+fn with_buffer<B: IoBuf>(completion: Completion) -> Result<(usize, B), Failed<B>> {
+    let Completion { result, memory } = completion;
+    // Only a backend that breaks the contract gives back other memory than it was given.
+    let buf = memory
+        .into_inner::<B>()
+        .expect("a completion carries its own operation's memory");
+    match result {
+        Ok(bytes) => Ok((bytes, buf)),
+        Err(error) => Err(Failed { error, buf }),
+    }
+}
+
+fn written<B: IoBuf>(completion: Completion) -> Result<B, Failed<B>> {
+    with_buffer(completion).map(|(_, buf)| buf)
+}
+
+fn synced(completion: Completion) -> Result<(), IoError> {
+    completion.result.map(drop)
+}
+
+/// One operation that was started, and will end in a `T`.
+///
+/// Dropping it cancels nothing and frees nothing that is in use: the operation owns its memory,
+/// which is freed when it has completed.
+#[must_use = "an operation whose handle is dropped can fail unnoticed"]
+pub struct Pending<T> {
+    slot: Arc<Mutex<Option<Completion>>>,
+    convert: fn(Completion) -> T,
+}
+
+impl<T> Pending<T> {
+    fn start<B: Backend>(
+        backend: &B,
+        file: &B::File,
+        action: Action,
+        convert: fn(Completion) -> T,
+    ) -> Self {
+        let slot = Arc::new(Mutex::new(None));
+        let filled = Arc::clone(&slot);
+        let sink = move |completion| *filled.lock() = Some(completion);
+        backend.submit(vec![Operation::new(file.clone(), action, sink)]);
+        Self { slot, convert }
+    }
+
+    /// Waits for the operation to end. Blocks, and drives `backend` meanwhile, which must be the
+    /// one that it was started on.
+    pub fn wait<B: Backend>(self, backend: &B) -> T {
+        let mut taken = None;
+        backend.wait_until(
+            &mut || {
+                taken = self.slot.lock().take();
+                taken.is_some()
+            },
+            None,
+        );
+        (self.convert)(taken.expect("the wait has no timeout"))
+    }
+
+    /// How it ended, if it has; else the handle again. Does not block and drives nothing.
+    ///
+    /// # Errors
+    ///
+    /// The handle itself, while the operation is in flight.
+    pub fn try_take(self) -> Result<T, Self> {
+        let taken = self.slot.lock().take();
+        match taken {
+            Some(completion) => Ok((self.convert)(completion)),
+            None => Err(self),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Pending<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending")
+            .field("completed", &self.slot.lock().is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Single operations with a buffer of a known type, on any [`Backend`].
+pub trait BackendExt: Backend + Sized {
+    /// Writes all of `buf` at `offset`, in this thread. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`], with the buffer.
+    fn write_at<B: IoBuf>(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        buf: B,
+        durability: Durability,
+    ) -> Result<B, Failed<B>> {
+        let memory = WriteMemory::new(buf);
+        written(self.execute(
+            file,
+            Action::Write {
+                offset,
+                memory,
+                durability,
+            },
+        ))
+    }
+
+    /// Fills `buf` from `offset`, in this thread; fewer bytes than its length mean the end of the
+    /// file. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`], with the buffer.
+    fn read_at<B: IoBufMut>(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        buf: B,
+    ) -> Result<(usize, B), Failed<B>> {
+        let memory = ReadMemory::new(buf);
+        with_buffer(self.execute(file, Action::Read { offset, memory }))
+    }
+
+    /// Makes every write to the file that has completed durable, in this thread. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError`]; what was written since the last good sync is then in doubt for good.
+    fn sync_data(&self, file: &Self::File) -> Result<(), IoError> {
+        synced(self.execute(file, Action::SyncData))
+    }
+
+    /// Starts to write all of `buf` at `offset`.
+    fn start_write<B: IoBuf>(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        buf: B,
+        durability: Durability,
+    ) -> Pending<Result<B, Failed<B>>> {
+        let memory = WriteMemory::new(buf);
+        let action = Action::Write {
+            offset,
+            memory,
+            durability,
+        };
+        Pending::start(self, file, action, written)
+    }
+
+    /// Starts to fill `buf` from `offset`.
+    fn start_read<B: IoBufMut>(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        buf: B,
+    ) -> Pending<Result<(usize, B), Failed<B>>> {
+        let memory = ReadMemory::new(buf);
+        Pending::start(self, file, Action::Read { offset, memory }, with_buffer)
+    }
+
+    /// Starts to make durable what has been written to the file up to now.
+    fn start_sync(&self, file: &Self::File) -> Pending<Result<(), IoError>> {
+        Pending::start(self, file, Action::SyncData, synced)
+    }
+}
+
+impl<B: Backend> BackendExt for B {}

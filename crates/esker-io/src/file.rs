@@ -1,0 +1,412 @@
+//! [`FileHandle`], the open file of both kernel backends, and the blocking calls on names and
+//! files that they share.
+
+use core::fmt;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use esker_buf::{AlignedBuf, Alignment};
+
+use crate::backend::{Allocated, Create, Direct, FileFacts, FileOptions};
+use crate::error::{Context, IoError, Misaligned, OperationKind};
+use crate::operation::Action;
+use crate::sync::Arc;
+
+/// `FALLOC_FL_WRITE_ZEROES`, Linux 6.17.
+const WRITE_ZEROES: libc::c_int = 0x80;
+
+/// The largest offset that a file can have.
+const MAX_OFFSET: u64 = i64::MAX as u64;
+
+/// An open regular file; clones share one open file description.
+#[derive(Clone)]
+pub struct FileHandle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    fd: OwnedFd,
+    path: Arc<Path>,
+    alignment: Alignment,
+    direct: bool,
+    readable: bool,
+    writable: bool,
+}
+
+impl FileHandle {
+    /// The path that the file was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.inner.fd.as_raw_fd()
+    }
+
+    /// What a short transfer must be rounded to before it can be continued.
+    pub(crate) fn alignment(&self) -> Alignment {
+        self.inner.alignment
+    }
+
+    pub(crate) fn context(&self, operation: OperationKind) -> Context {
+        Context::new(operation, Arc::clone(&self.inner.path))
+    }
+
+    pub(crate) fn action_context(&self, action: &Action) -> Context {
+        action.context(Arc::clone(&self.inner.path))
+    }
+
+    /// Refuses what the handle or the file can't take, before any system call.
+    pub(crate) fn check(&self, action: &Action) -> Result<(), IoError> {
+        let address = match action {
+            Action::Read { .. } if !self.inner.readable => {
+                return Err(IoError::NotReadable {
+                    context: self.action_context(action),
+                });
+            }
+            Action::Write { .. } if !self.inner.writable => {
+                return Err(IoError::NotWritable {
+                    context: self.action_context(action),
+                });
+            }
+            Action::Read { memory, .. } => memory.as_mut_ptr().addr(),
+            Action::Write { memory, .. } => memory.as_ptr().addr(),
+            Action::SyncData => return Ok(()),
+        };
+        let (offset, len_bytes) = (action.offset(), action.len_bytes() as u64);
+        if offset
+            .checked_add(len_bytes)
+            .is_none_or(|end| end > MAX_OFFSET)
+        {
+            return Err(IoError::OutOfRange {
+                context: self.action_context(action),
+            });
+        }
+        for (what, value) in [
+            (Misaligned::Offset, offset),
+            (Misaligned::Length, len_bytes),
+            (Misaligned::Memory, address as u64),
+        ] {
+            // The address of an empty range is never looked at.
+            if !self.inner.alignment.divides(value) && len_bytes > 0 {
+                return Err(IoError::Misaligned {
+                    context: self.action_context(action),
+                    what,
+                    value,
+                    alignment: self.inner.alignment,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn writable(&self, operation: OperationKind) -> Result<(), IoError> {
+        if self.inner.writable {
+            Ok(())
+        } else {
+            Err(IoError::NotWritable {
+                context: self.context(operation),
+            })
+        }
+    }
+}
+
+impl fmt::Debug for FileHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileHandle")
+            .field("path", &self.inner.path)
+            .field("fd", &self.fd())
+            .field("direct", &self.inner.direct)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The result of a system call that returns -1 on failure.
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Repeats a system call for as long as signals interrupt it.
+fn uninterrupted(mut call: impl FnMut() -> libc::c_int) -> io::Result<libc::c_int> {
+    loop {
+        match checked(call()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn statx(fd: RawFd) -> io::Result<libc::statx> {
+    // SAFETY: all zeroes is a valid `statx`, which has only integers.
+    let mut facts: libc::statx = unsafe { core::mem::zeroed() };
+    uninterrupted(|| {
+        // SAFETY: the path is a C string, and `facts` is good for writing one `statx`.
+        unsafe {
+            libc::statx(
+                fd,
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                libc::STATX_TYPE | libc::STATX_SIZE | libc::STATX_DIOALIGN,
+                &raw mut facts,
+            )
+        }
+    })?;
+    Ok(facts)
+}
+
+/// What direct transfers to a file must be aligned to; `None` if it takes none.
+///
+/// A file system that accepts `O_DIRECT` but reports no alignment is given whole blocks.
+fn direct_alignment(facts: &libc::statx) -> Option<Alignment> {
+    if facts.stx_mask & libc::STATX_DIOALIGN == 0 {
+        return Some(Alignment::BLOCK);
+    }
+    let wanted = facts.stx_dio_mem_align.max(facts.stx_dio_offset_align);
+    if facts.stx_dio_offset_align == 0 {
+        return None;
+    }
+    usize::try_from(wanted)
+        .ok()
+        .and_then(|wanted| Alignment::new(wanted).ok())
+}
+
+pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
+    let context = Context::new(OperationKind::Open, path);
+    let failed = |error| IoError::from_os(context.clone(), error);
+    let access = match (options.read, options.write) {
+        (true, true) => libc::O_RDWR,
+        (false, true) => libc::O_WRONLY,
+        (_, false) => libc::O_RDONLY,
+    };
+    let create = match options.create {
+        Create::Never => 0,
+        Create::New => libc::O_CREAT | libc::O_EXCL,
+        Create::IfMissing => libc::O_CREAT,
+    };
+    let c_path = c_path(path).map_err(failed)?;
+    // O_NONBLOCK only until the type is known: opening a pipe must not hang.
+    let flags = access | create | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
+    let mode: libc::c_uint = 0o666;
+    // SAFETY: the path is a C string that lives across the call.
+    let fd =
+        uninterrupted(|| unsafe { libc::open(c_path.as_ptr(), flags, mode) }).map_err(failed)?;
+    // SAFETY: the descriptor was just opened and has no other owner.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let facts = statx(fd.as_raw_fd()).map_err(failed)?;
+    if u32::from(facts.stx_mode) & libc::S_IFMT != libc::S_IFREG {
+        return Err(IoError::NotAFile { context });
+    }
+    // Asking for O_DIRECT afterwards leaves no empty file behind where it is refused.
+    let set_flags = |flags: libc::c_int| {
+        // SAFETY: F_SETFL takes an integer and touches no memory.
+        checked(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) })
+    };
+    let alignment = match options.direct {
+        Direct::Never => None,
+        Direct::Try => direct_alignment(&facts).filter(|_| set_flags(libc::O_DIRECT).is_ok()),
+    };
+    if alignment.is_none() {
+        set_flags(0).map_err(failed)?;
+    }
+    Ok(FileHandle {
+        inner: Arc::new(Inner {
+            fd,
+            path: path.into(),
+            alignment: alignment.unwrap_or(Alignment::ONE),
+            direct: alignment.is_some(),
+            readable: options.read || !options.write,
+            writable: options.write,
+        }),
+    })
+}
+
+pub(crate) fn create_dir_all(path: &Path) -> Result<(), IoError> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new(""));
+    create_dir_all(parent)?;
+    match std::fs::create_dir(path) {
+        // Somebody else may have made it just now, and not synced it yet.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        result => result.map_err(|error| {
+            IoError::from_os(Context::new(OperationKind::CreateDir, path), error)
+        })?,
+    }
+    sync_dir(if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    })
+}
+
+pub(crate) fn list(dir: &Path) -> Result<Vec<OsString>, IoError> {
+    std::fs::read_dir(dir)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
+        .map_err(|error| IoError::from_os(Context::new(OperationKind::List, dir), error))
+}
+
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), IoError> {
+    std::fs::rename(from, to)
+        .map_err(|error| IoError::from_os(Context::new(OperationKind::Rename, from), error))
+}
+
+pub(crate) fn remove(path: &Path) -> Result<(), IoError> {
+    std::fs::remove_file(path)
+        .map_err(|error| IoError::from_os(Context::new(OperationKind::Remove, path), error))
+}
+
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), IoError> {
+    std::fs::File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| IoError::from_os(Context::new(OperationKind::SyncDir, dir), error))
+}
+
+impl FileHandle {
+    pub(crate) fn facts(&self) -> Result<FileFacts, IoError> {
+        let facts = statx(self.fd())
+            .map_err(|error| IoError::from_os(self.context(OperationKind::Facts), error))?;
+        Ok(FileFacts {
+            len_bytes: facts.stx_size,
+            alignment: self.inner.alignment,
+            direct: self.inner.direct,
+        })
+    }
+
+    /// Runs a lock command on the whole file and gives back what the kernel made of the request.
+    fn lock_command(&self, command: libc::c_int) -> io::Result<libc::flock> {
+        // SAFETY: all zeroes is a valid `flock`: from the start, of unlimited length, and with
+        // the process id of zero that locks of open file descriptions ask for.
+        let mut lock: libc::flock = unsafe { core::mem::zeroed() };
+        lock.l_type = libc::F_WRLCK as libc::c_short;
+        lock.l_whence = libc::SEEK_SET as libc::c_short;
+        uninterrupted(|| {
+            // SAFETY: `lock` is good for reading and writing one `flock`.
+            unsafe { libc::fcntl(self.fd(), command, &raw mut lock) }
+        })?;
+        Ok(lock)
+    }
+
+    pub(crate) fn try_lock(&self) -> Result<bool, IoError> {
+        self.writable(OperationKind::Lock)?;
+        match self.lock_command(libc::F_OFD_SETLK) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
+                Ok(false)
+            }
+            Err(error) => Err(IoError::from_os(self.context(OperationKind::Lock), error)),
+        }
+    }
+
+    pub(crate) fn is_locked(&self) -> Result<bool, IoError> {
+        self.lock_command(libc::F_OFD_GETLK)
+            .map(|lock| lock.l_type != libc::F_UNLCK as libc::c_short)
+            .map_err(|error| IoError::from_os(self.context(OperationKind::Lock), error))
+    }
+
+    pub(crate) fn allocate(&self, offset: u64, len_bytes: u64) -> Result<Allocated, IoError> {
+        let context = self.context(OperationKind::Allocate).at(offset, len_bytes);
+        self.writable(OperationKind::Allocate)?;
+        let end = offset
+            .checked_add(len_bytes)
+            .filter(|&end| end <= MAX_OFFSET);
+        let (Some(end), Ok(from), Ok(len)) = (end, i64::try_from(offset), i64::try_from(len_bytes))
+        else {
+            return Err(IoError::OutOfRange { context });
+        };
+        if len_bytes == 0 {
+            return Ok(Allocated::WrittenZeroes);
+        }
+        for (mode, allocated) in [
+            (WRITE_ZEROES, Allocated::WrittenZeroes),
+            (0, Allocated::Reserved),
+        ] {
+            // SAFETY: fallocate touches no memory of this process.
+            match uninterrupted(|| unsafe { libc::fallocate(self.fd(), mode, from, len) }) {
+                Ok(_) => return Ok(allocated),
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS | libc::ENODEV)
+                    ) => {}
+                Err(error) => return Err(IoError::from_os(context, error)),
+            }
+        }
+        self.write_zeroes(offset, end)
+            .map(|()| Allocated::WrittenZeroes)
+            .map_err(|error| IoError::from_os(context, error))
+    }
+
+    /// Writes zeroes over a range, through the page cache where its ends are not aligned.
+    fn write_zeroes(&self, offset: u64, end: u64) -> io::Result<()> {
+        const CHUNK: usize = 256 * 1024;
+        let zeroes = AlignedBuf::zeroed(CHUNK, Alignment::BLOCK)
+            .map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
+        let mut at = offset;
+        while at < end {
+            let len = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
+            #[expect(clippy::cast_possible_wrap, reason = "checked against MAX_OFFSET")]
+            // SAFETY: `zeroes` is good for reading CHUNK bytes, and `len` is at most that.
+            let written =
+                unsafe { libc::pwrite(self.fd(), zeroes.as_ptr().cast(), len, at as i64) };
+            match u64::try_from(written) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
+                Ok(written) => at += written,
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn truncate(&self, len_bytes: u64) -> Result<(), IoError> {
+        let context = self.context(OperationKind::Truncate).at(len_bytes, 0);
+        self.writable(OperationKind::Truncate)?;
+        let Ok(len) = i64::try_from(len_bytes) else {
+            return Err(IoError::OutOfRange { context });
+        };
+        // SAFETY: ftruncate touches no memory of this process.
+        uninterrupted(|| unsafe { libc::ftruncate(self.fd(), len) })
+            .map(drop)
+            .map_err(|error| IoError::from_os(context, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unreported_alignment_is_taken_as_a_block_and_zero_as_no_direct_io() {
+        // SAFETY: all zeroes is a valid `statx`.
+        let mut facts: libc::statx = unsafe { core::mem::zeroed() };
+        assert_eq!(direct_alignment(&facts), Some(Alignment::BLOCK));
+        facts.stx_mask = libc::STATX_DIOALIGN;
+        assert_eq!(direct_alignment(&facts), None);
+        facts.stx_dio_offset_align = 512;
+        facts.stx_dio_mem_align = 4;
+        assert_eq!(direct_alignment(&facts), Some(Alignment::SECTOR));
+    }
+
+    #[test]
+    fn a_path_with_a_nul_is_an_error() {
+        assert!(open(Path::new("a\0b"), &FileOptions::read()).is_err());
+    }
+}

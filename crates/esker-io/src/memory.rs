@@ -1,0 +1,285 @@
+//! [`WriteMemory`] and [`ReadMemory`]: owned memory of an operation, its type erased.
+//!
+//! An operation may be queued, in the kernel, or on its way back; wherever it is, it owns its
+//! memory. The range that the kernel is told of is checked once, here, against the owner's length.
+
+use core::fmt;
+use core::ops::Range;
+use std::any::Any;
+
+use esker_buf::{IoBuf, IoBufMut};
+
+/// A range that does not lie within the memory it was asked of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("bytes {start}..{end} do not lie within a buffer of {len_bytes} bytes")]
+pub struct RangeError {
+    /// First byte of the range.
+    pub start: usize,
+    /// End of the range, exclusive.
+    pub end: usize,
+    /// The length of the buffer, in bytes.
+    pub len_bytes: usize,
+}
+
+fn check(range: &Range<usize>, len_bytes: usize) -> Result<(), RangeError> {
+    if range.start <= range.end && range.end <= len_bytes {
+        Ok(())
+    } else {
+        Err(RangeError {
+            start: range.start,
+            end: range.end,
+            len_bytes,
+        })
+    }
+}
+
+/// Memory that a write takes its bytes from.
+///
+/// # Examples
+///
+/// ```
+/// use esker_io::WriteMemory;
+///
+/// let memory = WriteMemory::slice(vec![1u8, 2, 3, 4], 1..3)?;
+/// assert_eq!(memory.bytes(), [2, 3]);
+/// assert_eq!(memory.into_inner::<Vec<u8>>().ok(), Some(vec![1, 2, 3, 4]));
+/// assert!(WriteMemory::slice(vec![0u8; 4], 2..5).is_err());
+/// # Ok::<(), esker_io::RangeError>(())
+/// ```
+pub struct WriteMemory {
+    owner: Box<dyn Any + Send + Sync>,
+    /// First byte of the range within the owner's memory.
+    ptr: *const u8,
+    len: usize,
+}
+
+// SAFETY: the pointer leads into memory of `owner`, which is Send and Sync and writes nothing
+// (`IoBuf`'s contract).
+unsafe impl Send for WriteMemory {}
+// SAFETY: as above; `&WriteMemory` gives only `&[u8]`.
+unsafe impl Sync for WriteMemory {}
+
+impl WriteMemory {
+    /// The whole of `buf`. Allocates a small box for the owner.
+    pub fn new<B: IoBuf>(buf: B) -> Self {
+        let owner = Box::new(buf);
+        // The pointer is taken when the owner has reached its last place.
+        let (ptr, len) = (owner.stable_ptr(), owner.len_bytes());
+        Self { owner, ptr, len }
+    }
+
+    /// The bytes `range` of `buf`.
+    ///
+    /// # Errors
+    ///
+    /// [`RangeError`] when the range does not lie within the buffer, which is then dropped.
+    pub fn slice<B: IoBuf>(buf: B, range: Range<usize>) -> Result<Self, RangeError> {
+        let mut memory = Self::new(buf);
+        check(&range, memory.len)?;
+        // SAFETY: `range.start` is at most the length of the owner's memory.
+        memory.ptr = unsafe { memory.ptr.add(range.start) };
+        memory.len = range.end - range.start;
+        Ok(memory)
+    }
+
+    /// The bytes to be written.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the range was checked to lie within the owner's memory, which `IoBuf` promises
+        // to be allocated, initialised and unwritten while the owner is held.
+        unsafe { core::slice::from_raw_parts(self.ptr, self.len) }
+    }
+
+    /// The length of the range, in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.len
+    }
+
+    /// The owner again, if it is a `B`; else the memory as it was.
+    ///
+    /// # Errors
+    ///
+    /// The memory itself, when its owner is of another type.
+    pub fn into_inner<B: IoBuf>(self) -> Result<B, Self> {
+        let Self { owner, ptr, len } = self;
+        match owner.downcast::<B>() {
+            Ok(owner) => Ok(*owner),
+            Err(owner) => Err(Self { owner, ptr, len }),
+        }
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        self.ptr
+    }
+}
+
+impl fmt::Debug for WriteMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteMemory")
+            .field("len_bytes", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Memory that a read puts its bytes into.
+pub struct ReadMemory {
+    owner: Box<dyn Any + Send + Sync>,
+    /// First byte of the range within the owner's memory; good for writing.
+    ptr: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the pointer leads into memory that `owner` owns exclusively (`IoBufMut`'s contract).
+unsafe impl Send for ReadMemory {}
+// SAFETY: as above; `&ReadMemory` gives only `&[u8]`.
+unsafe impl Sync for ReadMemory {}
+
+impl ReadMemory {
+    /// The whole of `buf`. Allocates a small box for the owner.
+    pub fn new<B: IoBufMut>(buf: B) -> Self {
+        let mut owner = Box::new(buf);
+        let (ptr, len) = (owner.stable_mut_ptr(), owner.len_bytes());
+        Self { owner, ptr, len }
+    }
+
+    /// The bytes `range` of `buf`.
+    ///
+    /// # Errors
+    ///
+    /// [`RangeError`] when the range does not lie within the buffer, which is then dropped.
+    pub fn slice<B: IoBufMut>(buf: B, range: Range<usize>) -> Result<Self, RangeError> {
+        let mut memory = Self::new(buf);
+        check(&range, memory.len)?;
+        // SAFETY: `range.start` is at most the length of the owner's memory.
+        memory.ptr = unsafe { memory.ptr.add(range.start) };
+        memory.len = range.end - range.start;
+        Ok(memory)
+    }
+
+    /// The bytes of the range. Those past what a read transferred are as they were before it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: as in `WriteMemory::bytes`; no operation is using the memory while `self` can
+        // be borrowed, since an operation in flight owns it.
+        unsafe { core::slice::from_raw_parts(self.ptr, self.len) }
+    }
+
+    /// The bytes of the range, for writing.
+    #[must_use]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; the borrow is exclusive, and so is the owner.
+        unsafe { core::slice::from_raw_parts_mut(self.ptr, self.len) }
+    }
+
+    /// The length of the range, in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.len
+    }
+
+    /// The owner again, if it is a `B`; else the memory as it was.
+    ///
+    /// # Errors
+    ///
+    /// The memory itself, when its owner is of another type.
+    pub fn into_inner<B: IoBufMut>(self) -> Result<B, Self> {
+        let Self { owner, ptr, len } = self;
+        match owner.downcast::<B>() {
+            Ok(owner) => Ok(*owner),
+            Err(owner) => Err(Self { owner, ptr, len }),
+        }
+    }
+
+    pub(crate) fn as_mut_ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+}
+
+impl fmt::Debug for ReadMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadMemory")
+            .field("len_bytes", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The memory of an operation, as its completion gives it back.
+#[derive(Debug)]
+pub enum Memory {
+    /// The operation had none.
+    None,
+    /// What a read was to fill.
+    Read(ReadMemory),
+    /// What a write took its bytes from.
+    Write(WriteMemory),
+}
+
+impl Memory {
+    /// The bytes of the range; none for an operation without memory.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::None => &[],
+            Self::Read(memory) => memory.bytes(),
+            Self::Write(memory) => memory.bytes(),
+        }
+    }
+
+    /// The owner again, if it is a `B`; else the memory as it was.
+    ///
+    /// # Errors
+    ///
+    /// The memory itself, when there is none or its owner is of another type.
+    pub fn into_inner<B: IoBuf>(self) -> Result<B, Self> {
+        match self {
+            Self::None => Err(Self::None),
+            Self::Read(ReadMemory { owner, ptr, len }) => match owner.downcast::<B>() {
+                Ok(owner) => Ok(*owner),
+                Err(owner) => Err(Self::Read(ReadMemory { owner, ptr, len })),
+            },
+            Self::Write(memory) => memory.into_inner().map_err(Self::Write),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_past_the_end_or_turned_round_is_refused() {
+        #[expect(clippy::reversed_empty_ranges, reason = "that is the test")]
+        for range in [3..5, 5..5, 3..2, 0..usize::MAX, usize::MAX..usize::MAX] {
+            let expected = Err(RangeError {
+                start: range.start,
+                end: range.end,
+                len_bytes: 4,
+            });
+            assert_eq!(
+                WriteMemory::slice(vec![0u8; 4], range.clone()).map(|m| m.len_bytes()),
+                expected
+            );
+            assert_eq!(
+                ReadMemory::slice(vec![0u8; 4], range).map(|m| m.len_bytes()),
+                expected
+            );
+        }
+        assert_eq!(
+            WriteMemory::slice(vec![0u8; 4], 4..4).map(|m| m.bytes().len()),
+            Ok(0)
+        );
+    }
+
+    #[test]
+    fn the_owner_comes_back_whole_and_only_as_what_it_is() {
+        let memory = ReadMemory::slice(vec![1u8, 2, 3], 1..2).expect("in range");
+        let memory = memory
+            .into_inner::<Box<[u8]>>()
+            .expect_err("it is a vector");
+        assert_eq!(memory.bytes(), [2]);
+        let vec = Memory::Read(memory).into_inner::<Vec<u8>>().expect("it is");
+        assert_eq!(vec, [1, 2, 3]);
+        assert!(Memory::None.into_inner::<Vec<u8>>().is_err());
+    }
+}

@@ -1,7 +1,5 @@
 //! [`Blocking`]: positioned system calls in the calling thread.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -11,6 +9,7 @@ use std::time::Duration;
 use crate::backend::{Allocated, Backend, Description, FileFacts, FileOptions};
 use crate::error::IoError;
 use crate::file::{self, FileHandle};
+use crate::inline;
 use crate::operation::{Action, Completion, Durability, Operation};
 use crate::statistics::{Counters, Statistics};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Relaxed, SeqCst};
@@ -80,43 +79,16 @@ impl Blocking {
     }
 }
 
-/// An operation that waits for its turn in this thread.
-struct Job {
-    shared: Arc<Shared>,
-    operation: Operation<FileHandle>,
-}
-
-thread_local! {
-    /// What this thread still has to run; `None` while it is running nothing.
-    static JOBS: RefCell<Option<VecDeque<Job>>> = const { RefCell::new(None) };
-}
-
-/// Runs this thread's jobs until there are none, those included that sinks add.
-fn run_jobs() {
-    let mut panic = None;
-    loop {
-        let job = JOBS.with_borrow_mut(|jobs| match jobs.as_mut()?.pop_front() {
-            Some(job) => Some(job),
-            None => {
-                *jobs = None;
-                None
-            }
-        });
-        let Some(Job { shared, operation }) = job else {
-            break;
-        };
-        let Operation { file, action, sink } = operation;
-        let completion = shared.calls.run(&file, action);
-        drop(file);
-        let delivered = catch_unwind(AssertUnwindSafe(|| sink.complete(completion)));
-        // SeqCst: the count is part of conditions that waiters ask for (W1).
-        shared.in_flight.fetch_sub(1, SeqCst);
-        shared.waiters.wake(&*shared);
-        if let Err(payload) = delivered {
-            panic.get_or_insert(payload);
-        }
-    }
-    if let Some(payload) = panic {
+/// Runs one operation to its end and tells its sink.
+fn run_operation(shared: &Shared, operation: Operation<FileHandle>) {
+    let Operation { file, action, sink } = operation;
+    let completion = shared.calls.run(&file, action);
+    drop(file);
+    let delivered = catch_unwind(AssertUnwindSafe(|| sink.complete(completion)));
+    // SeqCst: the count is part of conditions that waiters ask for (W1).
+    shared.in_flight.fetch_sub(1, SeqCst);
+    shared.waiters.wake(shared);
+    if let Err(payload) = delivered {
         resume_unwind(payload);
     }
 }
@@ -192,20 +164,12 @@ impl Backend for Blocking {
             return;
         }
         self.shared.calls.counters.batch();
-        // SeqCst: as in `run_jobs`.
+        // SeqCst: as in `run_operation`.
         self.shared.in_flight.fetch_add(batch.len(), SeqCst);
-        let idle = JOBS.with_borrow_mut(|jobs| {
-            let idle = jobs.is_none();
-            jobs.get_or_insert_default()
-                .extend(batch.into_iter().map(|operation| Job {
-                    shared: Arc::clone(&self.shared),
-                    operation,
-                }));
-            idle
-        });
-        if idle {
-            run_jobs();
-        }
+        inline::run(batch.into_iter().map(|operation| {
+            let shared = Arc::clone(&self.shared);
+            Box::new(move || run_operation(&shared, operation)) as inline::Job
+        }));
     }
 
     fn execute(&self, file: &FileHandle, action: Action) -> Completion {
@@ -243,14 +207,7 @@ pub(crate) struct Calls {
 impl Calls {
     /// Does an action, all of it, now.
     pub(crate) fn run(&self, file: &FileHandle, action: Action) -> Completion {
-        let durable = matches!(
-            action,
-            Action::Write {
-                durability: Durability::Durable,
-                ..
-            }
-        );
-        self.counters.submitted(action.kind(), durable);
+        self.counters.submitted(action.kind(), action.is_durable());
         let mut transfer = Transfer::new(
             action.kind(),
             action.offset(),

@@ -18,6 +18,13 @@ use crate::sync::Arc;
 /// `FALLOC_FL_WRITE_ZEROES`, Linux 6.17.
 const WRITE_ZEROES: libc::c_int = 0x80;
 
+#[expect(clippy::cast_possible_truncation, reason = "small constants")]
+const EXCLUSIVE: libc::c_short = libc::F_WRLCK as libc::c_short;
+#[expect(clippy::cast_possible_truncation, reason = "small constants")]
+const UNLOCKED: libc::c_short = libc::F_UNLCK as libc::c_short;
+#[expect(clippy::cast_possible_truncation, reason = "small constants")]
+const FROM_START: libc::c_short = libc::SEEK_SET as libc::c_short;
+
 /// The largest offset that a file can have.
 const MAX_OFFSET: u64 = i64::MAX as u64;
 
@@ -291,8 +298,8 @@ impl FileHandle {
         // SAFETY: all zeroes is a valid `flock`: from the start, of unlimited length, and with
         // the process id of zero that locks of open file descriptions ask for.
         let mut lock: libc::flock = unsafe { core::mem::zeroed() };
-        lock.l_type = libc::F_WRLCK as libc::c_short;
-        lock.l_whence = libc::SEEK_SET as libc::c_short;
+        lock.l_type = EXCLUSIVE;
+        lock.l_whence = FROM_START;
         uninterrupted(|| {
             // SAFETY: `lock` is good for reading and writing one `flock`.
             unsafe { libc::fcntl(self.fd(), command, &raw mut lock) }
@@ -313,7 +320,7 @@ impl FileHandle {
 
     pub(crate) fn is_locked(&self) -> Result<bool, IoError> {
         self.lock_command(libc::F_OFD_GETLK)
-            .map(|lock| lock.l_type != libc::F_UNLCK as libc::c_short)
+            .map(|lock| lock.l_type != UNLOCKED)
             .map_err(|error| IoError::from_os(self.context(OperationKind::Lock), error))
     }
 

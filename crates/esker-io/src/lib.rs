@@ -1,18 +1,22 @@
 //! Storage I/O by ownership: an operation takes its buffer by value and gives it back with its
 //! completion.
 
+mod any;
 mod backend;
 mod blocking;
 mod error;
 mod ext;
 mod file;
+mod inline;
 mod memory;
 mod operation;
 mod statistics;
 mod sync;
 mod transfer;
+mod uring;
 mod waiters;
 
+pub use any::AnyBackend;
 pub use backend::{Allocated, Backend, Create, Description, Direct, FileFacts, FileOptions};
 pub use blocking::Blocking;
 pub use error::{Context, Fate, IoError, Misaligned, OperationKind};
@@ -21,3 +25,4 @@ pub use file::FileHandle;
 pub use memory::{Memory, RangeError, ReadMemory, WriteMemory};
 pub use operation::{Action, Completion, Durability, Operation, Sink};
 pub use statistics::{KindStatistics, Statistics};
+pub use uring::{ConfigError, Uring, UringConfig, UringError};

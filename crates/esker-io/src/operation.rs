@@ -49,6 +49,18 @@ impl Action {
         }
     }
 
+    /// Whether it is a write that is to be durable when it completes.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        matches!(
+            self,
+            Self::Write {
+                durability: Durability::Durable,
+                ..
+            }
+        )
+    }
+
     /// Where it begins, in bytes; 0 for a sync.
     #[must_use]
     pub fn offset(&self) -> u64 {

@@ -6,6 +6,6 @@ pub(crate) use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release, SeqCst},
     fence,
 };
-pub(crate) use std::thread::{panicking, sleep, yield_now};
+pub(crate) use std::thread::{self, panicking, sleep, yield_now};
 
 pub(crate) use parking_lot::{Condvar, Mutex};

@@ -68,10 +68,6 @@ impl Transfer {
         }
     }
 
-    pub(crate) fn kind(&self) -> OperationKind {
-        self.kind
-    }
-
     /// Bytes moved so far.
     pub(crate) fn done(&self) -> usize {
         self.done

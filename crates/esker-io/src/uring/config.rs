@@ -1,0 +1,147 @@
+//! [`UringConfig`] and the reasons why there is no ring: [`ConfigError`], [`UringError`].
+
+use std::io;
+
+/// The sizes of a ring's queues.
+///
+/// # Examples
+///
+/// ```
+/// use esker_io::{ConfigError, UringConfig};
+///
+/// let config = UringConfig::default().entries(64);
+/// assert_eq!(config.check(), Ok(()));
+/// assert_eq!(
+///     UringConfig::default().entries(0).check(),
+///     Err(ConfigError::Entries { entries: 0 })
+/// );
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UringConfig {
+    pub(crate) entries: u32,
+    pub(crate) cq_entries: Option<u32>,
+}
+
+impl Default for UringConfig {
+    /// 128 submission entries, 256 completion entries: more than what one log keeps in flight,
+    /// and some tens of KiB of memory.
+    fn default() -> Self {
+        Self {
+            entries: 128,
+            cq_entries: None,
+        }
+    }
+}
+
+impl UringConfig {
+    /// How many operations fit into one system call: 1 to 32768. The kernel rounds it up to a
+    /// power of two. More operations than that are queued, not refused.
+    #[must_use]
+    pub const fn entries(mut self, entries: u32) -> Self {
+        self.entries = entries;
+        self
+    }
+
+    /// Bounds the operations in the kernel's hands, which are one fewer: from the number of
+    /// submission entries, and at least 2, to 65536. Twice the submission entries unless set; the
+    /// kernel rounds it up to a power of two.
+    #[must_use]
+    pub const fn cq_entries(mut self, cq_entries: u32) -> Self {
+        self.cq_entries = Some(cq_entries);
+        self
+    }
+
+    /// Whether the kernel can take these numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the one that it can't.
+    pub const fn check(&self) -> Result<(), ConfigError> {
+        let entries = self.entries;
+        if entries == 0 || entries > 1 << 15 {
+            return Err(ConfigError::Entries { entries });
+        }
+        match self.cq_entries {
+            Some(cq_entries) if cq_entries < 2 || cq_entries < entries || cq_entries > 1 << 16 => {
+                Err(ConfigError::CompletionEntries {
+                    cq_entries,
+                    entries,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A [`UringConfig`] that no kernel takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The number of submission entries.
+    #[error("a ring has from 1 to 32768 submission entries, not {entries}")]
+    Entries {
+        /// What was asked for.
+        entries: u32,
+    },
+    /// The number of completion entries.
+    #[error(
+        "a ring with {entries} submission entries has from {} to 65536 completion entries, not {cq_entries}",
+        if *entries < 2 { 2 } else { *entries }
+    )]
+    CompletionEntries {
+        /// What was asked for.
+        cq_entries: u32,
+        /// The number of submission entries.
+        entries: u32,
+    },
+}
+
+/// There is no ring to be had.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UringError {
+    /// The configuration makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The kernel has no io_uring.
+    #[error("the kernel has no io_uring")]
+    Unknown {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system has it and does not let this process use it: `kernel.io_uring_disabled`, a
+    /// seccomp filter or a security module.
+    #[error("io_uring is forbidden to this process")]
+    Forbidden {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Setting it up failed.
+    #[error("io_uring could not be set up")]
+    Setup {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The kernel's io_uring is too old.
+    #[error("the kernel's io_uring lacks {what}")]
+    Lacks {
+        /// The operation or feature that is missing.
+        what: &'static str,
+    },
+    /// It was set up, but a trial operation did not come back as it should.
+    #[error("a trial operation through io_uring failed")]
+    Trial {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl UringError {
+    pub(crate) fn setup(source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::ENOSYS) => Self::Unknown { source },
+            Some(libc::EPERM | libc::EACCES) => Self::Forbidden { source },
+            _ => Self::Setup { source },
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! [`Table`]: the operations in the kernel's hands, by index and generation.
+
+use crate::file::FileHandle;
+use crate::operation::Operation;
+use crate::transfer::Transfer;
+
+/// An operation and how far it has come.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) operation: Operation<FileHandle>,
+    pub(crate) transfer: Transfer,
+}
+
+/// Names an operation in the table; the kernel carries it as user data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    index: u32,
+    generation: u32,
+}
+
+impl Token {
+    /// The user data of an operation that only ends a wait. No token has it: an index is never so
+    /// large.
+    pub(crate) const KICK: u64 = u64::MAX;
+
+    pub(crate) fn user_data(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "takes the two halves apart"
+    )]
+    pub(crate) fn from_user_data(user_data: u64) -> Self {
+        Self {
+            index: user_data as u32,
+            generation: (user_data >> 32) as u32,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// Counts the slot's tenants, so that a token of an earlier one finds nothing.
+    generation: u32,
+    tenant: Option<InFlight>,
+}
+
+/// A fixed number of slots. An operation keeps its slot, and so its memory its owner, from before
+/// the kernel is told of it until the kernel has said for the last time that it is over.
+#[derive(Debug)]
+pub(crate) struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+impl Table {
+    pub(crate) fn new(slots: u32) -> Self {
+        Self {
+            slots: (0..slots)
+                .map(|_| Slot {
+                    generation: 0,
+                    tenant: None,
+                })
+                .collect(),
+            free: (0..slots).rev().collect(),
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    /// Takes an operation in; gives it back if there is no slot.
+    pub(crate) fn insert(&mut self, tenant: InFlight) -> Result<Token, InFlight> {
+        let Some(index) = self.free.pop() else {
+            return Err(tenant);
+        };
+        let slot = &mut self.slots[index as usize];
+        slot.tenant = Some(tenant);
+        Ok(Token {
+            index,
+            generation: slot.generation,
+        })
+    }
+
+    /// The operation that the token names, if it is still there.
+    pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut InFlight> {
+        self.slots
+            .get_mut(token.index as usize)
+            .filter(|slot| slot.generation == token.generation)
+            .and_then(|slot| slot.tenant.as_mut())
+    }
+
+    /// Takes the operation out and frees its slot.
+    pub(crate) fn remove(&mut self, token: Token) -> Option<InFlight> {
+        let slot = self
+            .slots
+            .get_mut(token.index as usize)
+            .filter(|slot| slot.generation == token.generation)?;
+        let tenant = slot.tenant.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(token.index);
+        Some(tenant)
+    }
+}

@@ -11,6 +11,7 @@ use crate::error::IoError;
 use crate::file::FileHandle;
 use crate::operation::{Action, Completion, Operation};
 use crate::statistics::Statistics;
+use crate::sync::Arc;
 use crate::uring::{Uring, UringConfig, UringError};
 
 /// A kernel backend whose kind is known only when the program runs.
@@ -113,6 +114,10 @@ impl Backend for AnyBackend {
 
     fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
         either!(self, backend => backend.sync_dir(dir))
+    }
+
+    fn path(&self, file: &FileHandle) -> Arc<Path> {
+        either!(self, backend => backend.path(file))
     }
 
     fn facts(&self, file: &FileHandle) -> Result<FileFacts, IoError> {

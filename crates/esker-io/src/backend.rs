@@ -10,6 +10,7 @@ use esker_buf::Alignment;
 use crate::error::IoError;
 use crate::operation::{Action, Completion, Operation};
 use crate::statistics::Statistics;
+use crate::sync::Arc;
 
 /// Which backend it is, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,6 +190,9 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// [`IoError`]; after one the names changed since the last good call are in doubt.
     fn sync_dir(&self, dir: &Path) -> Result<(), IoError>;
+
+    /// The path that a file was opened by, for errors.
+    fn path(&self, file: &Self::File) -> Arc<Path>;
 
     /// Length, alignment and directness of a file. Blocks.
     ///

@@ -134,6 +134,10 @@ impl Backend for Blocking {
         file::sync_dir(dir)
     }
 
+    fn path(&self, file: &FileHandle) -> Arc<Path> {
+        file.shared_path()
+    }
+
     fn facts(&self, file: &FileHandle) -> Result<FileFacts, IoError> {
         file.facts()
     }

@@ -50,6 +50,10 @@ impl FileHandle {
         &self.inner.path
     }
 
+    pub(crate) fn shared_path(&self) -> Arc<Path> {
+        Arc::clone(&self.inner.path)
+    }
+
     pub(crate) fn fd(&self) -> RawFd {
         self.inner.fd.as_raw_fd()
     }

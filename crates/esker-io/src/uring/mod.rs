@@ -639,6 +639,10 @@ impl Backend for Uring {
         file::sync_dir(dir)
     }
 
+    fn path(&self, file: &FileHandle) -> Arc<Path> {
+        file.shared_path()
+    }
+
     fn facts(&self, file: &FileHandle) -> Result<FileFacts, IoError> {
         file.facts()
     }

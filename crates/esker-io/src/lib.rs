@@ -4,6 +4,8 @@
 mod any;
 mod backend;
 mod blocking;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod ext;
 mod file;

@@ -1,0 +1,148 @@
+//! Faults that the operating system is made to produce.
+
+use std::io::ErrorKind;
+use std::process::Command;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use esker_io::{
+    Action, AnyBackend, Backend, BackendExt, Blocking, Completion, Create, Durability, Fate,
+    FileHandle, FileOptions, IoError, Operation, Uring, UringConfig, WriteMemory,
+};
+
+/// The limit on a file's length in the child process.
+const LIMIT: u64 = 64 * 1024;
+
+#[test]
+fn a_write_that_the_system_cuts_short_is_not_a_success() {
+    // A limit on the length of files holds for a whole process, so it gets one of its own.
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "faults::in_a_limited_process", "--ignored"])
+        .output()
+        .expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "run in a process of its own by the test above"]
+fn in_a_limited_process() {
+    let limit = libc::rlimit {
+        rlim_cur: LIMIT,
+        rlim_max: LIMIT,
+    };
+    // SAFETY: `limit` is a valid `rlimit`; ignoring a signal installs no handler.
+    unsafe {
+        assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit), 0);
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+    cut_short(&Blocking::new());
+    match Uring::new(UringConfig::default()) {
+        Ok(uring) => cut_short(&uring),
+        Err(error) => println!("skipped: {error}"),
+    }
+}
+
+fn cut_short<B: Backend<File = FileHandle>>(backend: &B) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let options = FileOptions::read_write().create(Create::New);
+    let file = backend
+        .open(&dir.path().join("log"), &options)
+        .expect("a new file");
+    let half = LIMIT / 2;
+    for durability in [Durability::Written, Durability::Durable] {
+        let errors = [
+            backend
+                .write_at(&file, half, vec![1u8; 40_000], durability)
+                .expect_err("the limit is in the way")
+                .error,
+            backend
+                .start_write(&file, half, vec![1u8; 40_000], durability)
+                .wait(backend)
+                .expect_err("the limit is in the way")
+                .error,
+        ];
+        for error in errors {
+            assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error:?}");
+            assert_eq!(error.context().offset, half);
+            assert_eq!(error.context().transferred_bytes, half);
+            assert_eq!(error.fate(), Fate::Indeterminate);
+        }
+        let error = backend
+            .start_write(&file, LIMIT, vec![1u8; 10], durability)
+            .wait(backend)
+            .expect_err("the limit is in the way")
+            .error;
+        assert_eq!(error.context().transferred_bytes, 0);
+        assert_eq!(error.fate(), Fate::Determinate, "{error:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_apart_and_determinate() {
+    for backend in [Some(AnyBackend::blocking()), AnyBackend::uring().ok()]
+        .into_iter()
+        .flatten()
+    {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let options = FileOptions::read_write().create(Create::New);
+        let file = backend
+            .open(&dir.path().join("log"), &options)
+            .expect("a new file");
+        // More than any disk has. A file system whose files can't be so long says that instead.
+        let error = backend
+            .allocate(&file, 0, 15 << 40)
+            .expect_err("nobody has 15 TiB");
+        assert!(
+            error.is_no_space() || error.raw_os_error() == Some(libc::EFBIG),
+            "{error:?}"
+        );
+        assert_eq!(error.fate(), Fate::Determinate);
+    }
+}
+
+#[test]
+fn dropping_a_ring_waits_for_its_operations_and_calls_their_sinks() {
+    let Ok(uring) = Uring::new(UringConfig::default().entries(4)) else {
+        println!("skipped: there is no io_uring");
+        return;
+    };
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let options = FileOptions::read_write().create(Create::New);
+    let file = uring
+        .open(&dir.path().join("log"), &options)
+        .expect("a new file");
+    let called = Arc::new(AtomicUsize::new(0));
+    let batch = (0..100)
+        .map(|number| {
+            let called = Arc::clone(&called);
+            let action = Action::Write {
+                offset: number * 4096,
+                memory: WriteMemory::new(vec![1u8; 4096]),
+                durability: Durability::Written,
+            };
+            Operation::new(file.clone(), action, move |completion: Completion| {
+                completion.result.expect("it succeeds");
+                called.fetch_add(1, SeqCst);
+            })
+        })
+        .collect();
+    uring.submit(batch);
+    drop(uring);
+    assert_eq!(called.load(SeqCst), 100);
+}
+
+#[test]
+fn errors_keep_what_the_system_said() {
+    let error = Blocking::new()
+        .open("/proc/nowhere/at all".as_ref(), &FileOptions::read())
+        .map(drop)
+        .expect_err("there is no such file");
+    let IoError::NotFound { source, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(source.kind(), ErrorKind::NotFound);
+}

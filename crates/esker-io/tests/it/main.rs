@@ -1,0 +1,72 @@
+//! Every backend of this crate through the conformance suite, on the disk and in memory, and what
+//! the suite can't cause by itself.
+#![cfg(feature = "conformance")]
+
+mod faults;
+
+use std::path::Path;
+
+use esker_io::{AnyBackend, Blocking, Uring, UringConfig, UringError, conformance};
+
+/// Directories on the disk and, where there is one, on a file system in memory.
+fn roots() -> Vec<tempfile::TempDir> {
+    let mut roots = vec![tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")];
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() {
+        roots.extend(tempfile::tempdir_in(shm).ok());
+    } else {
+        println!("skipped: there is no /dev/shm");
+    }
+    roots
+}
+
+fn conforms<B: esker_io::Backend>(make: impl Fn() -> B) {
+    for root in roots() {
+        let report = conformance::run(root.path(), |_| make());
+        println!("{}:\n{report}", root.path().display());
+        report.assert();
+    }
+}
+
+/// A ring, or `None` and a word about it where the system has none.
+fn ring(config: UringConfig) -> Option<Uring> {
+    match Uring::new(config) {
+        Ok(uring) => Some(uring),
+        Err(error @ (UringError::Unknown { .. } | UringError::Forbidden { .. })) => {
+            println!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn ring_conforms(config: UringConfig) {
+    if ring(config).is_some() {
+        conforms(|| Uring::new(config).expect("it was there just now"));
+    }
+}
+
+#[test]
+fn the_blocking_backend_conforms() {
+    conforms(Blocking::new);
+}
+
+#[test]
+fn a_ring_of_the_default_size_conforms() {
+    ring_conforms(UringConfig::default());
+}
+
+#[test]
+fn a_ring_of_four_entries_conforms() {
+    ring_conforms(UringConfig::default().entries(4).cq_entries(4));
+}
+
+#[test]
+fn a_ring_of_one_entry_conforms() {
+    ring_conforms(UringConfig::default().entries(1));
+}
+
+#[test]
+fn whatever_is_picked_conforms() {
+    conforms(AnyBackend::auto);
+}

@@ -526,13 +526,15 @@ fn trial(ring: &mut IoUring) -> io::Result<()> {
     // SAFETY: a NOP names no memory.
     unsafe { ring.submission().push(&nop) }
         .map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))?;
-    loop {
-        match ring.submit_and_wait(1) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => {
-                result?;
-                break;
+    let mut postponed = 0;
+    while let Err(error) = ring.submit_and_wait(1) {
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EAGAIN) if postponed < 100 => {
+                postponed += 1;
+                yield_now();
             }
+            _ => return Err(error),
         }
     }
     match ring.completion().next() {

@@ -1,1 +1,74 @@
-//! placeholder
+//! A latch-free ring of flush buffers: many threads append records of any size, full buffers come
+//! out as owned values.
+//!
+//! A [`Ring`] is `N` equal buffers over one stretch of an endless address space. A thread
+//! [reserves](Ring::try_reserve) some bytes with one atomic read-modify-write on the open buffer's
+//! packed state word, fills them, and [commits](Reservation::commit) with another. A reservation
+//! that does not fit *seals* the buffer and opens the next one. The last one out of a sealed
+//! buffer, whoever that is, gets it as a [`SealedBuffer`] and does with it what it likes; dropping
+//! it lets the ring use the memory again. There is no thread of the ring's own, and it knows
+//! nothing of files, records or durability.
+//!
+//! ```
+//! use esker_ring::{Ring, Seal, TryReserve};
+//!
+//! let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+//! let TryReserve::Reserved(mut record) = ring.try_reserve(8)? else {
+//!     panic!("the first buffer is open and empty");
+//! };
+//! let address = record.address();
+//! record.copy_from_slice(b"a record");
+//! assert!(record.commit().is_none());
+//!
+//! let Seal::Sealed { buffer: Some(buffer), .. } = ring.seal() else {
+//!     panic!("nobody else is writing");
+//! };
+//! let at = usize::try_from(address - buffer.base())?;
+//! assert_eq!(&buffer.bytes()[at..], b"a record");
+//! buffer.recycle();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is latch-free and what is not
+//!
+//! No lock is taken to reserve, commit, seal or hand over. Two short sections are waited for all
+//! the same, as in every scheme of this kind: the thread that seals a buffer publishes its end
+//! before anybody can open the next, and the thread that claims an opening stores a base address
+//! before anybody can reserve under it. A thread that is descheduled inside one of them (a few
+//! stores) holds up those who need the *next* buffer; they are told so ([`TryReserve::Full`]) and
+//! can wait parked. A mutex guards only the parking lot and the list of orphaned buffers.
+//!
+//! # Where it comes from
+//!
+//! The flush buffers with a packed state word are those of LLAMA (Levandoski, Lomet, Sengupta:
+//! *LLAMA: A Cache/Storage Subsystem for Modern Hardware*, PVLDB 6(10), 2013, section 4.1); the
+//! void record over a dropped reservation is its Failed Flush. It departs from the paper in that
+//! sealed buffers are owned values, that opening has conditions and a claim of its own, in waiting
+//! without spinning, and in extents for oversize records. `docs/protocol.md` has the state table,
+//! the ordering edges (named E1 to E7 in the code), and the argument for each invariant (R1 to R8).
+
+mod config;
+mod error;
+mod extent;
+mod pin;
+mod reservation;
+mod ring;
+mod seal;
+mod sealed;
+mod seq;
+mod shared;
+mod slot;
+mod sync;
+mod waiters;
+mod word;
+
+pub use config::RingBuilder;
+pub use error::{ExtentError, ExtentRefused, ReserveError, RingConfigError};
+pub use extent::ReserveExtent;
+pub use pin::{BufferPin, PinCommitted};
+pub use reservation::Reservation;
+pub use ring::{Reserve, Ring, TryReserve};
+pub use seal::Seal;
+pub use sealed::SealedBuffer;
+pub use seq::BufferSeq;
+pub use waiters::Wait;

@@ -1,0 +1,278 @@
+//! [`Ring`]: the handle, and reserving through it.
+
+use core::fmt;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::shared::{Blocked, Shared};
+use crate::slot::Slot;
+use crate::sync::Arc;
+use crate::waiters::Wait;
+use crate::word;
+use crate::{BufferSeq, Reservation, ReserveError, RingBuilder, SealedBuffer};
+
+/// A ring of flush buffers. Cloning is cheap and gives another handle on the same ring.
+#[derive(Clone)]
+pub struct Ring {
+    shared: Arc<Shared>,
+}
+
+/// What [`Ring::try_reserve`] did.
+#[derive(Debug)]
+#[must_use]
+pub enum TryReserve<'a> {
+    /// The bytes are reserved.
+    Reserved(Reservation<'a>),
+    /// This call was the last one out of a sealed buffer, or found one that nobody had taken:
+    /// flush it and call again.
+    Sealed(SealedBuffer),
+    /// The next slot is not free yet, or somebody is in the short section of sealing one buffer or
+    /// opening the next: wait and call again.
+    Full(Wait),
+    /// The next buffer would end at `needed`, past the limit: raise it and call again.
+    Limit {
+        /// The smallest limit that lets the next buffer open.
+        needed: u64,
+    },
+}
+
+/// What [`Ring::reserve`] did: as [`TryReserve`], without the case that it waits out.
+#[derive(Debug)]
+#[must_use]
+pub enum Reserve<'a> {
+    /// The bytes are reserved.
+    Reserved(Reservation<'a>),
+    /// A sealed buffer fell to this call: flush it and call again.
+    Sealed(SealedBuffer),
+    /// The next buffer would end at `needed`, past the limit: raise it and call again.
+    Limit {
+        /// The smallest limit that lets the next buffer open.
+        needed: u64,
+    },
+}
+
+impl Ring {
+    /// A ring to be configured.
+    pub fn builder() -> RingBuilder {
+        RingBuilder::new()
+    }
+
+    pub(crate) fn from_shared(shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Reserves `len` bytes at a final address.
+    ///
+    /// Never blocks, allocates or spins; where the buffer has room it is one atomic
+    /// read-modify-write, tried again while others win it. A reservation that does not fit seals
+    /// the buffer, closes it and opens the next one if that is free.
+    ///
+    /// # Errors
+    ///
+    /// [`ReserveError`] for a length that no buffer could hold; nothing has happened then.
+    #[inline]
+    pub fn try_reserve(&self, len: usize) -> Result<TryReserve<'_>, ReserveError> {
+        let len = self.check_len(len)?;
+        let shared = &self.shared;
+        let slot = shared.slot(shared.newest());
+        match slot.word.reserve(len, shared.shape.capacity) {
+            word::Reserve::Taken { offset } => {
+                Ok(TryReserve::Reserved(self.reserved(slot, offset, len)))
+            }
+            outcome => self.try_reserve_slowly(slot, outcome, len),
+        }
+    }
+
+    #[inline]
+    fn reserved<'a>(&'a self, slot: &'a Slot, offset: u32, len: u32) -> Reservation<'a> {
+        // Identity after the won read-modify-write, never from before it: the slot may have gone
+        // through whole tenancies since it was looked up (R5). The writer count now holds it.
+        let address = slot.tenancy.base() + u64::from(offset);
+        let bytes = self.shared.at(slot, offset);
+        Reservation::new(&self.shared, slot, bytes, len as usize, address)
+    }
+
+    #[cold]
+    fn try_reserve_slowly<'a>(
+        &'a self,
+        mut slot: &'a Slot,
+        mut outcome: word::Reserve,
+        len: u32,
+    ) -> Result<TryReserve<'a>, ReserveError> {
+        let shared = &self.shared;
+        loop {
+            match outcome {
+                word::Reserve::Taken { offset } => {
+                    return Ok(TryReserve::Reserved(self.reserved(slot, offset, len)));
+                }
+                word::Reserve::Crossed { end } => {
+                    shared.close(slot, u64::from(end));
+                    if let Some(buffer) = Shared::leave(shared, slot) {
+                        return Ok(TryReserve::Sealed(buffer));
+                    }
+                }
+                word::Reserve::Sealed => {
+                    if let Some(buffer) = Shared::take_orphan(shared) {
+                        return Ok(TryReserve::Sealed(buffer));
+                    }
+                    let newest = shared.newest();
+                    // The slot that was sealed may be an old one; look at the newest first.
+                    if std::ptr::eq(slot, shared.slot(newest)) {
+                        match shared.blocked(newest) {
+                            Blocked::Again => {}
+                            Blocked::Full(wait) => return Ok(TryReserve::Full(wait)),
+                            Blocked::Limit { needed } => return Ok(TryReserve::Limit { needed }),
+                        }
+                    }
+                }
+                word::Reserve::Crowded => return Err(ReserveError::TooManyWriters),
+            }
+            slot = shared.slot(shared.newest());
+            outcome = slot.word.reserve(len, shared.shape.capacity);
+        }
+    }
+
+    #[inline]
+    fn check_len(&self, len: usize) -> Result<u32, ReserveError> {
+        let shape = &self.shared.shape;
+        let max = shape.capacity - shape.header;
+        match u32::try_from(len) {
+            Ok(fits) if (shape.min_reservation..=max).contains(&fits) => Ok(fits),
+            _ => Err(refuse_len(len, shape.min_reservation, max)),
+        }
+    }
+
+    /// Reserves like [`try_reserve`](Self::try_reserve), and parks the thread while the ring is
+    /// full.
+    ///
+    /// It never spins. A thread that itself holds the sealed buffers that the ring waits for would
+    /// wait for ever.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_reserve`](Self::try_reserve).
+    #[inline]
+    pub fn reserve(&self, len: usize) -> Result<Reserve<'_>, ReserveError> {
+        loop {
+            match self.try_reserve(len)? {
+                TryReserve::Reserved(reservation) => return Ok(Reserve::Reserved(reservation)),
+                TryReserve::Sealed(buffer) => return Ok(Reserve::Sealed(buffer)),
+                TryReserve::Limit { needed } => return Ok(Reserve::Limit { needed }),
+                TryReserve::Full(wait) => {
+                    self.wait(&wait, None);
+                }
+            }
+        }
+    }
+
+    /// Parks the thread until it is worth trying again, or until `timeout` has passed. Returns
+    /// whether it is worth trying again.
+    ///
+    /// Uses no CPU while it waits. Helps to open the next buffer if that is all that is missing.
+    pub fn wait(&self, wait: &Wait, timeout: Option<Duration>) -> bool {
+        let ready = || self.shared.is_ready(*wait);
+        ready() || self.shared.waiters().wait(timeout, ready)
+    }
+
+    /// Has `waker` woken once, when it is worth trying again. Returns `false`, and may or may not
+    /// wake it as well, if it is worth trying again at once.
+    ///
+    /// A waker that is no longer wanted is woken for nothing at the ring's next movement, and
+    /// forgotten.
+    #[must_use = "`false` means that nobody may wake the task: try again now"]
+    pub fn notify(&self, wait: &Wait, waker: &Waker) -> bool {
+        let ready = || self.shared.is_ready(*wait);
+        !ready() && self.shared.waiters().notify(waker, ready)
+    }
+
+    /// A sealed buffer that fell to a dropped guard and that nobody has taken yet.
+    ///
+    /// The reserving and sealing calls hand them out too; a layer that waits for something else
+    /// asks here. One relaxed load when there is none.
+    #[must_use = "the buffer has to be flushed"]
+    pub fn take_orphan(&self) -> Option<SealedBuffer> {
+        Shared::take_orphan(&self.shared)
+    }
+
+    /// The address after everything reserved so far: a snapshot, not older than whatever happened
+    /// before the call, and never sinking.
+    #[must_use]
+    pub fn tail(&self) -> u64 {
+        self.shared.position().tail
+    }
+
+    /// Sequence number and base address of the open buffer; while none is open, of the one to be
+    /// opened next. Every buffer below the base is sealed, or is just being sealed by somebody.
+    #[must_use]
+    pub fn current(&self) -> (BufferSeq, u64) {
+        let position = self.shared.position();
+        (BufferSeq::new(position.seq), position.base)
+    }
+
+    /// The address that no buffer may reach past.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.shared.limit()
+    }
+
+    /// Raises the address limit, opens the next buffer if that was all it waited for, and wakes
+    /// whoever waits. A lower limit than the present one changes nothing.
+    pub fn raise_limit(&self, address: u64) {
+        self.shared.raise_limit(address);
+    }
+
+    /// The number of buffers.
+    #[must_use]
+    pub fn buffers(&self) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "it was a `usize`")]
+        let buffers = self.shared.slots() as usize;
+        buffers
+    }
+
+    /// The size of a buffer in bytes, header area included.
+    #[must_use]
+    pub fn capacity_bytes(&self) -> usize {
+        self.shared.shape.capacity as usize
+    }
+
+    /// The header area of a buffer in bytes.
+    #[must_use]
+    pub fn header_bytes(&self) -> usize {
+        self.shared.shape.header as usize
+    }
+
+    /// The largest reservation in bytes; anything larger needs an
+    /// [extent](Self::reserve_extent).
+    #[must_use]
+    pub fn max_reservation_bytes(&self) -> usize {
+        self.capacity_bytes() - self.header_bytes()
+    }
+}
+
+#[cold]
+fn refuse_len(len: usize, min: u32, max: u32) -> ReserveError {
+    let (min, max) = (min as usize, max as usize);
+    if len < min {
+        ReserveError::TooSmall { len, min }
+    } else {
+        ReserveError::TooLarge { len, max }
+    }
+}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let position = self.shared.position();
+        f.debug_struct("Ring")
+            .field("buffers", &self.buffers())
+            .field("capacity_bytes", &self.capacity_bytes())
+            .field("seq", &position.seq)
+            .field("tail", &position.tail)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,92 @@
+//! Sealing a buffer before it is full.
+
+use crate::shared::Shared;
+use crate::waiters::{Until, Wait};
+use crate::word;
+use crate::{BufferSeq, Ring, SealedBuffer};
+
+/// What [`Ring::seal`] and [`Ring::seal_through`] did.
+#[derive(Debug)]
+#[must_use]
+pub enum Seal {
+    /// The buffer is sealed, by this call.
+    Sealed {
+        /// Its sequence number.
+        seq: BufferSeq,
+        /// The base address of the next buffer: everything reserved below it is sealed.
+        end: u64,
+        /// The buffer, if this call was the last one out of it; else a writer will be.
+        buffer: Option<SealedBuffer>,
+    },
+    /// Nothing: the open buffer is empty, so everything reserved is sealed.
+    Empty,
+    /// Nothing: what was to be sealed is sealed already.
+    AlreadySealed {
+        /// Everything reserved below this address is sealed.
+        end: u64,
+    },
+    /// Nothing: somebody else is sealing the buffer this moment. Once the wait is over it is
+    /// sealed.
+    Crossing(Wait),
+    /// Nothing yet: a sealed buffer that nobody had taken. Flush it and call again.
+    Orphan(SealedBuffer),
+}
+
+impl Ring {
+    /// Seals the open buffer with what is reserved in it so far, and opens the next one if it is
+    /// free. An empty buffer stays open. Never blocks.
+    pub fn seal(&self) -> Seal {
+        self.seal_if(|| None)
+    }
+
+    /// Seals the open buffer if it may hold `address`: if the address is not below its base. Never
+    /// blocks.
+    pub fn seal_through(&self, address: u64) -> Seal {
+        self.seal_if(|| {
+            let base = self.shared().position().base;
+            (address < base).then_some(Seal::AlreadySealed { end: base })
+        })
+    }
+
+    /// Seals unless `done` says, at each attempt, that nothing is left to seal.
+    fn seal_if(&self, done: impl Fn() -> Option<Seal>) -> Seal {
+        let shared = self.shared();
+        if let Some(buffer) = Shared::take_orphan(shared) {
+            return Seal::Orphan(buffer);
+        }
+        loop {
+            if let Some(outcome) = done() {
+                return outcome;
+            }
+            let newest = shared.newest();
+            let slot = shared.slot(newest);
+            match slot.word.seal(shared.shape.header) {
+                word::Seal::Sealed { end } => {
+                    // Identity after the compare-and-swap: it may be a later buffer than the one
+                    // that was looked up (R5). Then all before it is sealed as well.
+                    let seq = BufferSeq::new(slot.tenancy.seq());
+                    let end = shared.close(slot, u64::from(end));
+                    let buffer = Shared::leave(shared, slot);
+                    return Seal::Sealed { seq, end, buffer };
+                }
+                word::Seal::Empty => return Seal::Empty,
+                word::Seal::AlreadySealed(seen) => {
+                    let settled = slot.tenancy.is_closed(newest) || seen.is_flushing();
+                    if shared.newest() != newest {
+                        continue;
+                    }
+                    if settled {
+                        // Closed, and the next can't open; or claimed and about to open. Nothing
+                        // is reserved past the base of that one.
+                        let end = shared.position().base;
+                        return Seal::AlreadySealed { end };
+                    }
+                    return Seal::Crossing(Wait {
+                        seq: newest,
+                        until: Until::Settled,
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! What all handles of a ring share, and the parts of the protocol that involve more than one
+//! slot: closing, opening, leaving, recycling.
+//!
+//! The public operations are thin compositions of these; `docs/protocol.md` has the argument.
+
+use std::ptr::NonNull;
+
+use crossbeam_utils::CachePadded;
+use esker_buf::AlignedBuf;
+
+use crate::SealedBuffer;
+use crate::config::{Shape, VoidWriter};
+use crate::slot::Slot;
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
+use crate::waiters::{Until, Wait, Waiters};
+use crate::word::Leave;
+
+pub(crate) struct Shared {
+    /// The newest sequence number whose opening was claimed: the current buffer, or the one that
+    /// is just being opened. Written by claimants, by compare-and-swap, and by the inserter of an
+    /// extent; read by everybody. Only ever grows by one.
+    opening: CachePadded<AtomicU64>,
+    /// The address that no buffer may reach past. Written by `raise_limit`; read by openers.
+    limit: CachePadded<AtomicU64>,
+    waiters: CachePadded<Waiters>,
+    orphans: Orphans,
+    slots: Box<[Slot]>,
+    /// What is taken off a sequence number before it is reduced to a slot. With it the buffer
+    /// before the first has a slot too, whatever number the ring starts at.
+    origin: u64,
+    /// `slots.len() - 1` where that is a mask.
+    mask: Option<u64>,
+    pub(crate) shape: Shape,
+    pub(crate) void: VoidWriter,
+    /// Kept for its memory; the slots point into it.
+    _arena: AlignedBuf,
+}
+
+/// Sealed buffers whose last one out could not take them: a guard was dropped.
+struct Orphans {
+    /// How many. Written under the lock; read without it as a hint.
+    count: AtomicUsize,
+    seqs: Mutex<Vec<u64>>,
+}
+
+/// What an attempt to open the buffer after `seq` found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Opening {
+    /// It is open, by this call.
+    Opened,
+    /// Somebody else claimed it.
+    Moved,
+    /// `seq` itself is open, being sealed, or being opened.
+    NotClosed,
+    /// The next slot's last tenancy is not recycled.
+    NotFree,
+    /// It would pass the limit.
+    Limit { needed: u64 },
+}
+
+/// Why a caller that found a sealed buffer can't go on at once, if it can't.
+#[must_use]
+pub(crate) enum Blocked {
+    /// It can.
+    Again,
+    Full(Wait),
+    Limit {
+        needed: u64,
+    },
+}
+
+/// Where the log stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Position {
+    pub(crate) seq: u64,
+    pub(crate) base: u64,
+    pub(crate) tail: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        shape: Shape,
+        buffers: usize,
+        arena: AlignedBuf,
+        first: u64,
+        base: u64,
+        limit: u64,
+        void: VoidWriter,
+    ) -> Self {
+        let capacity_bytes = shape.capacity as usize;
+        let count = buffers as u64;
+        let origin = first.wrapping_sub(count);
+        let slots: Box<[Slot]> = (0..buffers)
+            .map(|index| {
+                // SAFETY: the arena has `buffers * capacity_bytes` bytes.
+                let at = unsafe { arena.as_non_null().add(index * capacity_bytes) };
+                let before = origin.wrapping_add(index as u64);
+                Slot::new(at, capacity_bytes, before, before.wrapping_add(count))
+            })
+            .collect();
+        // The first buffer is opened like any other, after one that ended at its base.
+        let before = first.wrapping_sub(1);
+        let shared = Self {
+            opening: CachePadded::new(AtomicU64::new(before)),
+            limit: CachePadded::new(AtomicU64::new(limit)),
+            waiters: CachePadded::new(Waiters::new()),
+            orphans: Orphans {
+                count: AtomicUsize::new(0),
+                seqs: Mutex::new(Vec::with_capacity(buffers)),
+            },
+            slots,
+            origin,
+            mask: count.is_power_of_two().then(|| count - 1),
+            shape,
+            void,
+            _arena: arena,
+        };
+        shared.slot(before).tenancy.close(before, 0, base);
+        let _ = shared.open_after(before);
+        shared
+    }
+
+    /// The newest claimed sequence number: where to look for the open buffer.
+    #[inline]
+    pub(crate) fn newest(&self) -> u64 {
+        // Acquire: pairs with the claim (E4): the tenancy before it is visible as its claimant
+        // saw it.
+        self.opening.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self, seq: u64) -> &Slot {
+        let seq = seq.wrapping_sub(self.origin);
+        let index = match self.mask {
+            Some(mask) => seq & mask,
+            None => seq % self.slots.len() as u64,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "below the number of slots")]
+        &self.slots[index as usize]
+    }
+
+    pub(crate) fn slots(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    pub(crate) fn limit(&self) -> u64 {
+        // Relaxed: it only grows, and a stale one only refuses; that a refusal is not the last
+        // word is the fences' part (E7).
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// The address after `len` more bytes and padding, if there is one.
+    pub(crate) fn padded_end(&self, base: u64, len: u64) -> Option<u64> {
+        base.checked_add(self.shape.alignment.ceil(len)?)
+    }
+
+    /// Whether a buffer of `len` bytes may start at `base`.
+    pub(crate) fn check_limit(&self, base: u64, len: u64) -> Result<u64, u64> {
+        match self.padded_end(base, len) {
+            Some(end) if end <= self.limit() => Ok(end),
+            Some(end) => Err(end),
+            None => Err(u64::MAX),
+        }
+    }
+
+    /// Raises the limit; it never sinks.
+    pub(crate) fn raise_limit(&self, address: u64) {
+        // Relaxed: the number itself is all that is passed on; the fence orders it.
+        self.limit.fetch_max(address, Ordering::Relaxed);
+        self.fence();
+        let _ = self.open_after(self.newest());
+        self.waiters.wake_all();
+    }
+
+    /// Publishes the end of a tenancy that this thread sealed, and opens the next buffer if that
+    /// can be done now. The caller still has the writer that sealing gave it.
+    pub(crate) fn close(&self, slot: &Slot, end: u64) -> u64 {
+        let (seq, base) = (slot.tenancy.seq(), slot.tenancy.base());
+        let next_base = base + self.shape.alignment.ceil(end).unwrap_or(end);
+        self.close_at(slot, seq, end, next_base);
+        next_base
+    }
+
+    /// [`close`](Self::close) with everything known.
+    pub(crate) fn close_at(&self, slot: &Slot, seq: u64, end: u64, next_base: u64) {
+        slot.tenancy.close(seq, end, next_base);
+        self.fence();
+        if self.open_after(seq) != Opening::Opened {
+            self.waiters.wake_all();
+        }
+    }
+
+    /// The fence of "who opens": between publishing one condition for opening a buffer and looking
+    /// at the others. Whoever fences last sees them all (E7).
+    fn fence(&self) {
+        if !cfg!(esker_canary = "open-without-fence") {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Opens the buffer after `seq` if `seq` is closed, the next slot free and the limit not in
+    /// the way. Any thread may try at any time.
+    pub(crate) fn open_after(&self, seq: u64) -> Opening {
+        let from = &self.slot(seq).tenancy;
+        if !from.is_closed(seq) {
+            return self.unless_moved(seq, Opening::NotClosed);
+        }
+        let base = from.next_base();
+        let next = seq.wrapping_add(1);
+        let to = self.slot(next);
+        if !to.tenancy.is_free_for(next) {
+            return self.unless_moved(seq, Opening::NotFree);
+        }
+        if let Err(needed) = self.check_limit(base, u64::from(self.shape.capacity)) {
+            return self.unless_moved(seq, Opening::Limit { needed });
+        }
+        // The claim. Release: passes on that `seq` is closed (E4). Acquire: not needed for what
+        // was read above, whose own Acquires did it; it keeps claims a chain, so that one seen
+        // implies all before it (E5).
+        if self
+            .opening
+            .compare_exchange(seq, next, Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+        {
+            return Opening::Moved;
+        }
+        // From here to `wake_all` others wait for this thread.
+        to.tenancy.begin(next, base);
+        to.word.open(self.shape.header);
+        self.waiters.wake_all();
+        Opening::Opened
+    }
+
+    /// `found` was read from slots that may have moved on: it holds if `seq` is still the newest.
+    fn unless_moved(&self, seq: u64, found: Opening) -> Opening {
+        if self.newest() == seq {
+            found
+        } else {
+            Opening::Moved
+        }
+    }
+
+    /// Claims the buffer after `seq` for an extent. Only by the thread that sealed `seq` and has
+    /// not published `closed` yet: nobody else can move `opening` meanwhile.
+    pub(crate) fn claim_after_own(&self, seq: u64) {
+        debug_assert!(self.newest() == seq);
+        // Release: as the claim in `open_after` (E4).
+        self.opening.store(seq.wrapping_add(1), Ordering::Release);
+    }
+
+    /// What a caller that found `seq` sealed can do.
+    pub(crate) fn blocked(&self, seq: u64) -> Blocked {
+        let wait = |until| Blocked::Full(Wait { seq, until });
+        match self.open_after(seq) {
+            Opening::Opened | Opening::Moved => Blocked::Again,
+            // What was seen sealed was the tenancy before, or it has been opened since.
+            Opening::NotClosed if !self.slot(seq).word.load().is_sealed() => Blocked::Again,
+            Opening::NotClosed => wait(Until::Settled),
+            Opening::NotFree => wait(Until::NextOpen),
+            Opening::Limit { needed } => Blocked::Limit { needed },
+        }
+    }
+
+    /// Whether what `wait` waits for has come, or anything else that makes trying again worth it.
+    pub(crate) fn is_ready(&self, wait: Wait) -> bool {
+        let Wait { seq, until } = wait;
+        if self.has_orphans() || self.newest() != seq {
+            return true;
+        }
+        let slot = self.slot(seq);
+        match until {
+            Until::Settled => slot.tenancy.is_closed(seq) || !slot.word.load().is_sealed(),
+            Until::NextOpen => {
+                !matches!(self.open_after(seq), Opening::NotClosed | Opening::NotFree)
+            }
+            Until::NextFree => {
+                let next = seq.wrapping_add(1);
+                self.slot(next).tenancy.is_free_for(next)
+            }
+        }
+    }
+
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    /// Gives back a writer of `slot`; the last one out of a sealed buffer gets it.
+    #[inline]
+    pub(crate) fn leave(shared: &Arc<Self>, slot: &Slot) -> Option<SealedBuffer> {
+        match slot.word.leave() {
+            Leave::Left => None,
+            Leave::LastOut => Some(SealedBuffer::take_over(
+                Arc::clone(shared),
+                slot.tenancy.seq(),
+            )),
+        }
+    }
+
+    /// Gives back a writer of `slot` where nobody can take the buffer: it waits in the ring.
+    pub(crate) fn leave_to_ring(&self, slot: &Slot) {
+        if slot.word.leave() == Leave::LastOut {
+            self.park_orphan(slot.tenancy.seq());
+        }
+    }
+
+    /// Keeps a buffer whose flush was claimed for whoever asks next.
+    pub(crate) fn park_orphan(&self, seq: u64) {
+        {
+            // Never more than one for each slot, so the vector does not grow.
+            let mut seqs = self.orphans.seqs.lock();
+            seqs.push(seq);
+            // Relaxed: a hint; the lock passes the buffer on, and `wake_all` fences.
+            self.orphans.count.store(seqs.len(), Ordering::Relaxed);
+        }
+        self.waiters.wake_all();
+    }
+
+    fn has_orphans(&self) -> bool {
+        // Relaxed: a hint. A waiter's fence makes it see what was parked before the wake-up (E7).
+        self.orphans.count.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn take_orphan(shared: &Arc<Self>) -> Option<SealedBuffer> {
+        if !shared.has_orphans() {
+            return None;
+        }
+        let seq = {
+            let mut seqs = shared.orphans.seqs.lock();
+            let seq = seqs.pop();
+            // Relaxed: see `park_orphan`.
+            shared.orphans.count.store(seqs.len(), Ordering::Relaxed);
+            seq?
+        };
+        Some(SealedBuffer::take_over(Arc::clone(shared), seq))
+    }
+
+    /// Frees the slot of `seq` and opens the buffer that waited for it, if it is the next one.
+    pub(crate) fn recycle(&self, seq: u64) {
+        let slot = self.slot(seq);
+        let next = seq.wrapping_add(self.slots());
+        slot.tenancy.free_for(next);
+        #[cfg(esker_canary = "recycle-store")]
+        slot.word.reset(self.shape.header);
+        self.fence();
+        let newest = self.newest();
+        // Only if the slot is the next in order: else whoever closes the one before it comes
+        // after this fence and sees it free.
+        if newest.wrapping_add(1) == next && self.open_after(newest) != Opening::Opened {
+            self.waiters.wake_all();
+        }
+    }
+
+    /// Where the log stands: a snapshot that is not older than what happened before the call.
+    pub(crate) fn position(&self) -> Position {
+        loop {
+            let newest = self.newest();
+            let (position, age) = match self.position_in(newest) {
+                Some(position) => (Some(position), 0),
+                // Claimed, but its base is not stored yet: what is before it says where it will be.
+                None => (self.position_in(newest.wrapping_sub(1)), 1),
+            };
+            // The slot was not reused before `opening` passed it by a whole round (E5).
+            if let Some(position) = position
+                && self.newest().wrapping_sub(newest) + age < self.slots()
+            {
+                return position;
+            }
+        }
+    }
+
+    fn position_in(&self, seq: u64) -> Option<Position> {
+        let slot = self.slot(seq);
+        if slot.tenancy.seq() != seq {
+            return None;
+        }
+        let base = slot.tenancy.base();
+        let word = slot.word.load();
+        if slot.tenancy.is_closed(seq) {
+            let next_base = slot.tenancy.next_base();
+            return Some(Position {
+                seq: seq.wrapping_add(1),
+                base: next_base,
+                tail: next_base,
+            });
+        }
+        let offset = u64::from(word.offset());
+        let tail = match (word.is_sealed(), word.is_flushing()) {
+            (false, _) => base + offset,
+            // Not opened yet: the word is still that of the last tenancy.
+            (true, true) => base,
+            // Being taken over by an extent, which nobody has been told of.
+            (true, false) if word.offset() == self.shape.header => base + offset,
+            (true, false) => self.padded_end(base, offset).unwrap_or(base),
+        };
+        Some(Position { seq, base, tail })
+    }
+}
+
+impl Shared {
+    /// The address of `offset` in the slot's part of the arena.
+    #[inline]
+    pub(crate) fn at(&self, slot: &Slot, offset: u32) -> NonNull<u8> {
+        debug_assert!(offset <= self.shape.capacity);
+        // SAFETY: a slot has `capacity` bytes of the arena, and `offset` is at most that.
+        unsafe { slot.memory.arena.add(offset as usize) }
+    }
+}

@@ -1,0 +1,158 @@
+//! The only place where this crate imports atomics, cells and thread primitives.
+//!
+//! Under `--cfg esker_loom` they are loom's, so that the same protocol runs on real threads and in
+//! the models. [`Witness`] shows loom which payload bytes are touched; on std it is nothing.
+
+pub(crate) use imp::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, UnsafeCell, fence};
+
+use std::ops::Range;
+
+#[cfg(not(esker_loom))]
+mod imp {
+    use std::time::Duration;
+
+    pub(crate) use parking_lot::Mutex;
+    pub(crate) use std::sync::Arc;
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+
+    /// A cell in loom's shape: access by closure.
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    /// A condition variable over [`Mutex`].
+    pub(crate) struct Condvar(parking_lot::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(parking_lot::Condvar::new())
+        }
+
+        /// Blocks until notified or until `timeout` has passed; `None` waits without a bound.
+        pub(crate) fn wait<'a, T>(
+            &self,
+            mut guard: parking_lot::MutexGuard<'a, T>,
+            timeout: Option<Duration>,
+        ) -> parking_lot::MutexGuard<'a, T> {
+            match timeout {
+                None => self.0.wait(&mut guard),
+                Some(timeout) => {
+                    self.0.wait_for(&mut guard, timeout);
+                }
+            }
+            guard
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+}
+
+#[cfg(esker_loom)]
+mod imp {
+    use std::time::Duration;
+
+    pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::sync::Arc;
+    pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+
+    /// loom's mutex without poisoning: a panic ends the model anyway.
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+            match self.0.lock() {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            }
+        }
+    }
+
+    /// loom's condition variable; it has no clock, so a timeout never passes.
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(loom::sync::Condvar::new())
+        }
+
+        pub(crate) fn wait<'a, T>(
+            &self,
+            guard: loom::sync::MutexGuard<'a, T>,
+            _timeout: Option<Duration>,
+        ) -> loom::sync::MutexGuard<'a, T> {
+            match self.0.wait(guard) {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            }
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+}
+
+/// Shows loom every access to a piece of shared memory, so that a model fails when a write and
+/// another access to the same bytes are not ordered by the protocol. Without loom it is empty and
+/// its methods compile to nothing.
+pub(crate) struct Witness {
+    #[cfg(esker_loom)]
+    granules: Vec<UnsafeCell<()>>,
+}
+
+impl Witness {
+    /// How many bytes share a cell: models reserve multiples of it.
+    #[cfg(esker_loom)]
+    const GRANULE_BYTES: usize = 8;
+
+    #[cfg_attr(not(esker_loom), expect(unused_variables, reason = "only loom looks"))]
+    pub(crate) fn new(len_bytes: usize) -> Self {
+        Self {
+            #[cfg(esker_loom)]
+            granules: (0..len_bytes.div_ceil(Self::GRANULE_BYTES))
+                .map(|_| UnsafeCell::new(()))
+                .collect(),
+        }
+    }
+
+    #[cfg_attr(not(esker_loom), expect(unused_variables, reason = "only loom looks"))]
+    #[inline(always)]
+    pub(crate) fn reads(&self, range: Range<usize>) {
+        #[cfg(esker_loom)]
+        for cell in self.covered(range) {
+            cell.with(|_| ());
+        }
+    }
+
+    #[cfg_attr(not(esker_loom), expect(unused_variables, reason = "only loom looks"))]
+    #[inline(always)]
+    pub(crate) fn writes(&self, range: Range<usize>) {
+        #[cfg(esker_loom)]
+        for cell in self.covered(range) {
+            cell.with_mut(|_| ());
+        }
+    }
+
+    #[cfg(esker_loom)]
+    fn covered(&self, range: Range<usize>) -> &[UnsafeCell<()>] {
+        &self.granules[range.start / Self::GRANULE_BYTES..range.end.div_ceil(Self::GRANULE_BYTES)]
+    }
+}

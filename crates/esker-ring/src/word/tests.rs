@@ -1,0 +1,184 @@
+//! Unit tests of the state word's transitions.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HEADER: u32 = 8;
+
+fn word(offset: u32, writers: u32, flags: u64) -> StateWord {
+    StateWord {
+        bits: AtomicU64::new(
+            u64::from(offset) << OFFSET_SHIFT | u64::from(writers) << WRITERS_SHIFT | flags,
+        ),
+    }
+}
+
+fn parts(word: &StateWord) -> (u32, u32, bool, bool) {
+    let seen = word.load();
+    (
+        seen.offset(),
+        seen.writers(),
+        seen.is_flushing(),
+        seen.is_sealed(),
+    )
+}
+
+#[test]
+fn an_exact_fill_takes_and_the_next_arrival_crosses() {
+    let word = word(40, 0, 0);
+    assert_eq!(word.reserve(24, 64), Reserve::Taken { offset: 40 });
+    assert_eq!(parts(&word), (64, 1, false, false));
+    assert_eq!(word.reserve(1, 64), Reserve::Crossed { end: 64 });
+    assert_eq!(parts(&word), (64, 2, false, true));
+    assert_eq!(word.reserve(1, 64), Reserve::Sealed);
+}
+
+#[test]
+fn only_the_last_one_out_of_a_sealed_buffer_claims_and_only_once() {
+    let word = word(40, 2, SEALED);
+    assert_eq!(word.leave(), Leave::Left);
+    assert_eq!(word.leave(), Leave::LastOut);
+    assert_eq!(parts(&word), (40, 0, true, true));
+    assert_eq!(
+        word.claim(Snapshot(40 << OFFSET_SHIFT | SEALED)),
+        Leave::Left
+    );
+}
+
+#[test]
+fn leaving_an_open_buffer_claims_nothing() {
+    let word = word(40, 1, 0);
+    assert_eq!(word.leave(), Leave::Left);
+    assert_eq!(parts(&word), (40, 0, false, false));
+}
+
+#[test]
+fn a_late_leaver_of_a_recycled_slot_claims_nothing() {
+    let word = word(40, 1, SEALED | FLUSHING);
+    assert_eq!(word.leave(), Leave::Left);
+}
+
+#[test]
+fn an_empty_or_sealed_buffer_is_not_sealed() {
+    assert_eq!(word(HEADER, 0, 0).seal(HEADER), Seal::Empty);
+    assert!(matches!(
+        word(40, 1, SEALED).seal(HEADER),
+        Seal::AlreadySealed(_)
+    ));
+    assert_eq!(word(40, 1, 0).seal(HEADER), Seal::Sealed { end: 40 });
+}
+
+#[test]
+fn an_extent_takes_over_only_an_open_empty_buffer() {
+    assert_eq!(word(HEADER, 0, 0).seal_empty(HEADER), SealEmpty::Taken);
+    assert_eq!(word(40, 0, 0).seal_empty(HEADER), SealEmpty::NotEmpty);
+    assert_eq!(
+        word(HEADER, 1, SEALED).seal_empty(HEADER),
+        SealEmpty::AlreadySealed
+    );
+}
+
+#[test]
+fn a_pin_needs_an_open_buffer_without_writers() {
+    assert_eq!(word(40, 0, 0).pin(HEADER), PinStep::Pinned { end: 40 });
+    assert_eq!(word(40, 1, 0).pin(HEADER), PinStep::Busy);
+    assert_eq!(word(HEADER, 0, 0).pin(HEADER), PinStep::NotOpen);
+    assert_eq!(word(40, 0, SEALED).pin(HEADER), PinStep::NotOpen);
+}
+
+#[test]
+fn opening_keeps_a_transient_count() {
+    let open = word(40, 3, SEALED | FLUSHING);
+    open.open(HEADER);
+    assert_eq!(parts(&open), (HEADER, 3, false, false));
+    let sealed = word(40, 3, SEALED | FLUSHING);
+    sealed.open_sealed(HEADER);
+    assert_eq!(parts(&sealed), (HEADER, 4, false, true));
+}
+
+#[test]
+fn the_count_leaves_room_for_the_sealer() {
+    let full = word(16, MAX_WRITERS, 0);
+    assert_eq!(full.reserve(8, 64), Reserve::Crowded);
+    assert_eq!(full.seal(HEADER), Seal::Sealed { end: 16 });
+    assert_eq!(parts(&full), (16, MAX_WRITERS + 1, false, true));
+}
+
+/// One step of a random life of a word.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Reserve(u32),
+    Seal,
+    Pin,
+    Leave,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1u32..40).prop_map(Step::Reserve),
+        1 => Just(Step::Seal),
+        1 => Just(Step::Pin),
+        4 => Just(Step::Leave),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn fields_never_touch_each_other(offset: u32, writers in 0u32..1 << 24, flags in 0u64..4) {
+        let word = word(offset, writers, flags);
+        prop_assert_eq!(parts(&word), (offset, writers, flags & FLUSHING != 0, flags & SEALED != 0));
+    }
+
+    #[test]
+    fn any_life_of_a_word_is_that_of_a_plain_model(steps in prop::collection::vec(step(), 1..60)) {
+        const CAPACITY: u32 = 100;
+        let word = word(HEADER, 0, 0);
+        let (mut end, mut inside, mut sealed, mut claimed) = (HEADER, 0u32, false, 0);
+        for step in steps {
+            match step {
+                Step::Reserve(len) => match word.reserve(len, CAPACITY) {
+                    Reserve::Taken { offset } => {
+                        prop_assert!(!sealed && offset == end);
+                        end += len;
+                        inside += 1;
+                        prop_assert!(end <= CAPACITY);
+                    }
+                    Reserve::Crossed { end: at } => {
+                        prop_assert!(!sealed && at == end && end + len > CAPACITY);
+                        sealed = true;
+                        inside += 1;
+                    }
+                    Reserve::Sealed => prop_assert!(sealed),
+                    Reserve::Crowded => prop_assert!(false),
+                },
+                Step::Seal => match word.seal(HEADER) {
+                    Seal::Sealed { end: at } => {
+                        prop_assert!(!sealed && at == end && end > HEADER);
+                        sealed = true;
+                        inside += 1;
+                    }
+                    Seal::Empty => prop_assert!(!sealed && end == HEADER),
+                    Seal::AlreadySealed(_) => prop_assert!(sealed),
+                },
+                Step::Pin => match word.pin(HEADER) {
+                    PinStep::Pinned { end: at } => {
+                        prop_assert!(!sealed && inside == 0 && at == end && end > HEADER);
+                        inside += 1;
+                    }
+                    PinStep::Busy => prop_assert!(inside > 0 && !sealed),
+                    PinStep::NotOpen => prop_assert!(sealed || end == HEADER),
+                },
+                Step::Leave if inside > 0 => {
+                    inside -= 1;
+                    let last = word.leave() == Leave::LastOut;
+                    prop_assert_eq!(last, sealed && inside == 0);
+                    claimed += u32::from(last);
+                }
+                Step::Leave => {}
+            }
+            prop_assert_eq!(parts(&word), (end, inside, claimed == 1, sealed));
+            prop_assert!(claimed <= 1);
+        }
+    }
+}

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use esker_buf::{Alignment, AllocError};
 use esker_io::IoError;
+use esker_ring::RingConfigError;
 
-use crate::Lsn;
+use crate::{Lsn, Poison};
 use crate::geometry::GeometryError;
 
 /// What is wrong with data that was durable once.
@@ -142,6 +143,25 @@ pub enum OpenError {
     /// A read, a write or a name failed.
     #[error(transparent)]
     Io(#[from] IoError),
+    /// The ring cannot be made with these sizes.
+    #[error("the flush buffers cannot be made")]
+    Ring(#[from] RingConfigError),
+    /// The options do not fit the store.
+    #[error("{what} is {found}, and the store allows at most {max}")]
+    Options {
+        /// Which option.
+        what: &'static str,
+        /// Its value.
+        found: u64,
+        /// The largest value that fits.
+        max: u64,
+    },
+    /// The store has been opened as often as its epochs can count.
+    #[error("the store has been opened 2^32 - 1 times, which is as often as it can be")]
+    EpochsExhausted,
+    /// The system has no thread for the maintenance.
+    #[error("the maintenance thread could not be started")]
+    Thread(#[source] std::io::Error),
     /// There is no memory for the buffers.
     #[error(transparent)]
     Memory(#[from] AllocError),
@@ -172,6 +192,14 @@ pub enum ReadError {
     NotARecord {
         /// The address asked for.
         lsn: Lsn,
+    },
+    /// The record was appended and never became durable, and a write or sync has failed.
+    #[error("the record at LSN {lsn} is not on disk for certain")]
+    Lost {
+        /// The address asked for.
+        lsn: Lsn,
+        /// The failure.
+        source: Poison,
     },
     /// The record, or the slot around it, is damaged.
     #[error(transparent)]
@@ -216,6 +244,14 @@ pub enum SpaceError {
     /// There is no memory for a buffer.
     #[error(transparent)]
     Memory(#[from] AllocError),
+}
+
+impl SpaceError {
+    /// Whether the file system is full.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace(_))
+    }
 }
 
 impl From<IoError> for SpaceError {

@@ -4,8 +4,10 @@
 //! next sequence number, and its epoch governs the address. The last is what keeps out everything
 //! that was written before a crash and dropped, and everything from a segment's earlier life.
 
+use crate::Lsn;
 use crate::format::slot::{HEADER_BYTES, SlotHeader};
 use crate::format::superblock::Superblock;
+use crate::geometry::Geometry;
 use crate::position::Position;
 
 /// Why a slot's header does not continue the log.
@@ -17,6 +19,8 @@ pub(crate) enum ChainFault {
     Base,
     /// Its length cannot be.
     Length,
+    /// It names a durable prefix, or an epoch's beginning, past itself.
+    Marks,
     /// It comes earlier or later.
     Sequence,
     /// Its epoch does not govern the address: it is left over from before.
@@ -25,31 +29,28 @@ pub(crate) enum ChainFault {
     LaterEpoch,
 }
 
-/// Whether `header` may stand at the address `at`, wherever in the sequence.
-pub(crate) fn belongs(
-    header: &SlotHeader,
-    at: u64,
-    superblock: &Superblock,
-) -> Result<(), ChainFault> {
-    let geometry = &superblock.geometry;
+/// Whether `header` may stand at the address `at` of this store, in whatever epoch and sequence.
+pub(crate) fn fits(header: &SlotHeader, at: u64, geometry: &Geometry) -> Result<(), ChainFault> {
     if header.store_id != geometry.store_id() {
         return Err(ChainFault::Store);
     }
     if header.base.get() != at {
         return Err(ChainFault::Base);
     }
-    if header.len < HEADER_BYTES || padded_len(header, superblock) > geometry.max_slot_bytes() {
+    let too_long = padded_len(header, geometry) > geometry.max_slot_bytes();
+    if header.len < HEADER_BYTES || too_long {
         return Err(ChainFault::Length);
     }
-    if header.epoch > superblock.epoch {
-        return Err(ChainFault::LaterEpoch);
+    // Nothing at or past a slot is durable when it is submitted, and its epoch began before it.
+    if header.durable > header.base || header.epoch_start > header.base {
+        return Err(ChainFault::Marks);
     }
     Ok(())
 }
 
 /// The length of the slot on disk.
-pub(crate) fn padded_len(header: &SlotHeader, superblock: &Superblock) -> u64 {
-    (header.len as u64).next_multiple_of(superblock.geometry.block().bytes() as u64)
+pub(crate) fn padded_len(header: &SlotHeader, geometry: &Geometry) -> u64 {
+    (header.len as u64).next_multiple_of(geometry.block().bytes() as u64)
 }
 
 /// Whether `header` continues the log at `position`: the position behind it, if its checksum
@@ -59,16 +60,19 @@ pub(crate) fn follows(
     position: &Position,
     superblock: &Superblock,
 ) -> Result<Position, ChainFault> {
-    belongs(header, position.lsn.get(), superblock)?;
+    fits(header, position.lsn.get(), &superblock.geometry)?;
+    if header.epoch > superblock.epoch {
+        return Err(ChainFault::LaterEpoch);
+    }
     if header.seq != position.seq {
         return Err(ChainFault::Sequence);
     }
     if !governs(header, position, superblock) {
         return Err(ChainFault::Epoch);
     }
-    let end = position.lsn.checked_add(padded_len(header, superblock));
+    let end = position.lsn.checked_add(padded_len(header, &superblock.geometry));
     Ok(Position {
-        lsn: end.filter(|end| *end <= crate::Lsn::LIMIT).ok_or(ChainFault::Length)?,
+        lsn: end.filter(|end| *end <= Lsn::LIMIT).ok_or(ChainFault::Length)?,
         seq: position.seq.checked_add(1).ok_or(ChainFault::Sequence)?,
         epoch: header.epoch,
         epoch_start: header.epoch_start,

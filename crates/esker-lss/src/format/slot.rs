@@ -103,16 +103,24 @@ impl SlotHeader {
         Ok(Sealed { header, checksum, seed: xxh3_64(&bytes[..CHECKSUM_AT]) })
     }
 
-    /// Finishes a slot: zeroes `bytes` from the used length on and writes the header in front.
-    ///
-    /// `bytes` is the whole slot as it is to be written, padding included.
+    /// Finishes a slot as the writer does: zeroes `bytes` from the used length on and writes the
+    /// header in front.
+    #[cfg(test)]
+    pub(crate) fn seal(&self, bytes: &mut [u8]) {
+        bytes[self.len..].fill(0);
+        let (header, rest) = bytes.split_at_mut(HEADER_BYTES);
+        header.copy_from_slice(&self.encode(rest));
+    }
+
+    /// The header's bytes, with the checksum over `rest`: everything behind the header as it is to
+    /// be written, padding included.
     ///
     /// # Panics
     ///
-    /// If the used length is less than a header or more than `bytes`, or exceeds `u32::MAX`.
-    pub(crate) fn seal(&self, bytes: &mut [u8]) {
-        assert!(self.len >= HEADER_BYTES, "a slot has a header");
-        bytes[self.len..].fill(0);
+    /// If the used length exceeds `u32::MAX`.
+    pub(crate) fn encode(&self, rest: &[u8]) -> [u8; HEADER_BYTES] {
+        let mut array = [0; HEADER_BYTES];
+        let bytes = &mut array[..];
         let len = u32::try_from(self.len).expect("a slot's length was checked when it was made");
         let flags = if self.extent { FLAG_EXTENT } else { 0 };
         put(bytes, MAGIC_AT, &MAGIC.to_le_bytes());
@@ -126,8 +134,9 @@ impl SlotHeader {
         put(bytes, DURABLE_AT, &self.durable.get().to_le_bytes());
         put(bytes, EPOCH_START_AT, &self.epoch_start.get().to_le_bytes());
         let seed = xxh3_64(&bytes[..CHECKSUM_AT]);
-        let checksum = xxh3_64_with_seed(&bytes[HEADER_BYTES..], seed);
+        let checksum = xxh3_64_with_seed(rest, seed);
         put(bytes, CHECKSUM_AT, &checksum.to_le_bytes());
+        array
     }
 }
 

@@ -1,0 +1,244 @@
+//! [`LogStream`]: the log's bytes in order, read ahead.
+//!
+//! A few large reads are in flight while the bytes before them are being checked; their buffers are
+//! used again, so memory does not grow with what is read. Reading starts small and grows with what
+//! has been consumed: a look at one block costs one small read.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use esker_buf::{AlignedBuf, Alignment, AllocError, HugePages};
+use esker_io::{Action, Backend, Completion, IoError, Operation, ReadMemory};
+
+use crate::segments::SegmentSet;
+use crate::sync::Mutex;
+
+/// The first read.
+const FIRST_BYTES: u64 = 64 << 10;
+/// The largest read: a huge page.
+const CHUNK_BYTES: u64 = 2 << 20;
+/// How many reads are in flight at most.
+const DEPTH: usize = 4;
+
+/// The log could not be read.
+#[derive(Debug)]
+pub(crate) enum StreamError {
+    Io(IoError),
+    Memory(AllocError),
+}
+
+impl From<IoError> for StreamError {
+    fn from(error: IoError) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<AllocError> for StreamError {
+    fn from(error: AllocError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+impl From<StreamError> for crate::OpenError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Io(error) => error.into(),
+            StreamError::Memory(error) => error.into(),
+        }
+    }
+}
+
+impl From<StreamError> for crate::ReadError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Io(error) => error.into(),
+            StreamError::Memory(error) => error.into(),
+        }
+    }
+}
+
+type Slot = Arc<Mutex<Option<Completion>>>;
+
+/// A read in flight, or what stands for one where there is no file.
+struct Ahead {
+    start: u64,
+    /// `None`: there is no file here.
+    slot: Option<Slot>,
+}
+
+/// Bytes that have been read.
+struct Chunk {
+    start: u64,
+    /// How many bytes from `start` on there are.
+    valid: u64,
+    buf: AlignedBuf,
+}
+
+/// The log from a block's boundary on, up to a limit or to where the files end.
+pub(crate) struct LogStream<B: Backend> {
+    segments: Arc<SegmentSet<B>>,
+    /// What comes next.
+    position: u64,
+    /// Nothing at or past this address is read: a multiple of the block.
+    limit: u64,
+    /// Up to where reads have been issued.
+    issued: u64,
+    /// The length of the next read.
+    next_bytes: u64,
+    ahead: VecDeque<Ahead>,
+    depth: usize,
+    current: Option<Chunk>,
+    spare: Vec<AlignedBuf>,
+}
+
+impl<B: Backend> LogStream<B> {
+    /// The bytes of `[start, limit)`; `start` is a multiple of the block, `limit` is rounded up to
+    /// one.
+    pub(crate) fn new(segments: &Arc<SegmentSet<B>>, start: u64, limit: u64) -> Self {
+        debug_assert!(segments.geometry().block().divides(start), "streams start at a block");
+        let mut stream = Self {
+            segments: Arc::clone(segments),
+            position: start,
+            limit: 0,
+            issued: start,
+            next_bytes: FIRST_BYTES,
+            ahead: VecDeque::with_capacity(DEPTH),
+            depth: 1,
+            current: None,
+            spare: Vec::new(),
+        };
+        stream.raise_limit(limit);
+        stream
+    }
+
+    /// Lets the stream go on up to a later limit.
+    pub(crate) fn raise_limit(&mut self, limit: u64) {
+        let block = self.segments.geometry().block();
+        let limit = block.ceil(limit).unwrap_or_else(|| block.floor(u64::MAX));
+        self.limit = self.limit.max(limit);
+    }
+
+    /// The address of what comes next.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// What comes next: at least up to the end of the block. Nothing at the limit, or where there
+    /// is no file or it has ended.
+    pub(crate) fn available(&mut self) -> Result<&[u8], StreamError> {
+        loop {
+            if let Some(chunk) = &self.current {
+                let within = self.position.checked_sub(chunk.start);
+                if within.is_some_and(|within| within < chunk.valid) {
+                    break;
+                }
+            }
+            if !self.take_next()? {
+                return Ok(&[]);
+            }
+        }
+        let Some(chunk) = &self.current else { return Ok(&[]) };
+        Ok(&chunk.buf[to_usize(self.position - chunk.start)..to_usize(chunk.valid)])
+    }
+
+    /// Goes on `bytes` further, be they read already or not.
+    pub(crate) fn advance(&mut self, bytes: u64) {
+        self.position = self.position.saturating_add(bytes);
+    }
+
+    /// Makes the chunk that holds the position the current one; `false` where there is none.
+    fn take_next(&mut self) -> Result<bool, StreamError> {
+        if let Some(chunk) = self.current.take() {
+            self.spare.push(chunk.buf);
+            self.depth = (self.depth + 1).min(DEPTH);
+        }
+        if self.position >= self.limit {
+            return Ok(false);
+        }
+        if self.ahead.is_empty() && self.issued < self.position {
+            // What lies between has been skipped.
+            self.issued = self.segments.geometry().block().floor(self.position);
+        }
+        self.issue()?;
+        let Some(front) = self.ahead.front() else { return Ok(false) };
+        if front.start > self.position {
+            // The chunk before it was cut short by the end of its file.
+            return Ok(false);
+        }
+        let Some(slot) = front.slot.clone() else {
+            // No file from here on, and nothing behind it in the queue.
+            return Ok(false);
+        };
+        let start = front.start;
+        self.ahead.pop_front();
+        self.issue()?;
+        let Completion { result, memory } = self.wait(&slot);
+        let buf = memory
+            .into_inner::<AlignedBuf>()
+            .expect("a completion carries its own operation's memory");
+        let valid = self.segments.geometry().block().floor(result? as u64);
+        self.current = Some(Chunk { start, valid, buf });
+        // If the position is past it, the caller has skipped it and asks again; if the file ended
+        // before the position, the next chunk is past it and says so.
+        Ok(true)
+    }
+
+    fn wait(&self, slot: &Slot) -> Completion {
+        let mut taken = None;
+        self.segments.backend().wait_until(
+            &mut || {
+                taken = slot.lock().take();
+                taken.is_some()
+            },
+            None,
+        );
+        taken.expect("the wait has no timeout")
+    }
+
+    /// Starts reads until enough are in flight.
+    fn issue(&mut self) -> Result<(), StreamError> {
+        let segment_bytes = self.segments.geometry().segment_bytes();
+        let mut batch = Vec::new();
+        while self.ahead.len() < self.depth && self.issued < self.limit {
+            if self.ahead.back().is_some_and(|last| last.slot.is_none()) {
+                break;
+            }
+            let start = self.issued;
+            let segment = self.segments.geometry().segment_of(start);
+            let Some(file) = self.segments.file(segment)? else {
+                self.ahead.push_back(Ahead { start, slot: None });
+                break;
+            };
+            let offset = start % segment_bytes;
+            let len = self.next_bytes.min(segment_bytes - offset).min(self.limit - start);
+            let memory = ReadMemory::slice(self.buffer(to_usize(len))?, 0..to_usize(len))
+                .expect("the buffer is long enough");
+            let slot = Slot::default();
+            let filled = Arc::clone(&slot);
+            let sink = move |completion| *filled.lock() = Some(completion);
+            batch.push(Operation::new(file, Action::Read { offset, memory }, sink));
+            self.ahead.push_back(Ahead { start, slot: Some(slot) });
+            self.issued = start + len;
+            self.next_bytes = (self.next_bytes * 4).min(CHUNK_BYTES);
+        }
+        if !batch.is_empty() {
+            self.segments.backend().submit(batch);
+        }
+        Ok(())
+    }
+
+    fn buffer(&mut self, len: usize) -> Result<AlignedBuf, AllocError> {
+        while let Some(buf) = self.spare.pop() {
+            if buf.len() >= len {
+                return Ok(buf);
+            }
+        }
+        let alignment = self.segments.geometry().block().max(Alignment::BLOCK);
+        AlignedBuf::zeroed_on(len, alignment, HugePages::Try)
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "callers pass lengths of chunks")]
+fn to_usize(len: u64) -> usize {
+    len as usize
+}

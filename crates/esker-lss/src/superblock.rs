@@ -1,0 +1,294 @@
+//! The superblock's file: finding it, locking it, reading its two copies, and writing both.
+//!
+//! Invariants:
+//! - An update has reached both copies, each made durable before the next is begun, when
+//!   [`SuperblockFile::update`] returns: nobody acts on one that could be lost with one copy.
+//! - Whoever holds a [`SuperblockFile`] holds the store's lock; it is on the open file description
+//!   that the writes use, so it outlives a killed process until its last write has ended.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use esker_buf::{AlignedBuf, Alignment};
+use esker_io::{Backend, BackendExt, Create, Direct, Durability, FileOptions, IoError};
+
+use crate::error::OpenError;
+use crate::format::superblock::{COPY_BYTES, COPY_OFFSETS, CopyFault, Superblock, VERSION};
+use crate::geometry::Geometry;
+use crate::segments::parse_segment_name;
+
+/// The name of the superblock's file.
+pub(crate) const FILE_NAME: &str = "superblock";
+/// Its name until it is complete.
+const NEW_FILE_NAME: &str = "superblock.new";
+/// How long to sleep between two looks at a lock.
+const LOCK_BEAT: Duration = Duration::from_millis(2);
+/// How often a reader looks again when it finds no intact copy: a writer may be at it.
+const READ_ATTEMPTS: u32 = 20;
+
+/// What each of the two copies is.
+pub(crate) type Copies = [Result<Superblock, CopyFault>; 2];
+
+/// Takes the lock of an open file, waiting up to `timeout` for it; whether it was to be had.
+pub(crate) fn lock<B: Backend>(
+    backend: &B,
+    file: &B::File,
+    timeout: Duration,
+) -> Result<bool, IoError> {
+    let mut left = timeout;
+    loop {
+        if backend.try_lock(file)? {
+            return Ok(true);
+        }
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let beat = left.min(LOCK_BEAT);
+        // Sleeps, and completes what is in flight meanwhile.
+        backend.wait_until(&mut || false, Some(beat));
+        left -= beat;
+    }
+}
+
+/// The superblock of a store that is open for writing, and the store's lock.
+pub(crate) struct SuperblockFile<B: Backend> {
+    backend: Arc<B>,
+    file: B::File,
+    current: Superblock,
+    copies: Copies,
+}
+
+impl<B: Backend> SuperblockFile<B> {
+    /// Opens the superblock of an existing store for writing and takes the store's lock, waiting
+    /// up to `timeout` for it.
+    pub(crate) fn open(
+        backend: &Arc<B>,
+        dir: &Path,
+        timeout: Duration,
+    ) -> Result<Self, OpenError> {
+        let path = dir.join(FILE_NAME);
+        let file = open_file(&**backend, dir, &path, FileOptions::read_write())?;
+        if !lock(&**backend, &file, timeout)? {
+            return Err(OpenError::Locked { path });
+        }
+        let (current, copies) = load(&**backend, &file, &path)?;
+        Ok(Self { backend: Arc::clone(backend), file, current, copies })
+    }
+
+    /// Creates a store in `dir`, with its parents, unless there is one already; then opens it.
+    ///
+    /// A crash at any point leaves no store or a whole one.
+    pub(crate) fn create(
+        backend: &Arc<B>,
+        dir: &Path,
+        geometry: Geometry,
+        timeout: Duration,
+    ) -> Result<Self, OpenError> {
+        backend.create_dir_all(dir)?;
+        match Self::open(backend, dir, timeout) {
+            Err(OpenError::NoStore { .. }) => {}
+            other => return other,
+        }
+        let (path, new_path) = (dir.join(FILE_NAME), dir.join(NEW_FILE_NAME));
+        let options =
+            FileOptions::read_write().create(Create::IfMissing).direct(Direct::Try);
+        let file = backend.open(&new_path, &options)?;
+        if !lock(&**backend, &file, timeout)? {
+            return Err(OpenError::Locked { path: new_path });
+        }
+        // Behind the lock: somebody else may have been faster.
+        match Self::open(backend, dir, timeout) {
+            Err(OpenError::NoStore { .. }) => {}
+            Err(OpenError::Locked { path }) => return Err(OpenError::Locked { path }),
+            other => {
+                drop(file);
+                let _left_over = backend.remove(&new_path);
+                return other;
+            }
+        }
+        write_copies(&**backend, &file, &Superblock::new(geometry))?;
+        backend.rename(&new_path, &path)?;
+        backend.sync_dir(dir)?;
+        drop(file);
+        Self::open(backend, dir, timeout)
+    }
+
+    /// What it says.
+    pub(crate) fn current(&self) -> &Superblock {
+        &self.current
+    }
+
+    /// What each copy said when it was opened.
+    pub(crate) fn copies(&self) -> &Copies {
+        &self.copies
+    }
+
+    /// Makes what was read durable: a killed process may have left it in the disk's cache only.
+    pub(crate) fn sync(&self) -> Result<(), IoError> {
+        self.backend.sync_data(&self.file)
+    }
+
+    /// Changes the superblock: both copies are durable when this returns. Blocks.
+    ///
+    /// After an error either copy may say either; what [`current`](Self::current) says is as it was
+    /// before.
+    pub(crate) fn update(
+        &mut self,
+        change: impl FnOnce(&mut Superblock),
+    ) -> Result<(), IoError> {
+        let mut next = self.current;
+        change(&mut next);
+        next.counter = self.current.counter.saturating_add(1);
+        debug_assert_eq!(Superblock::decode(&next.encode()), Ok(next), "an update keeps it valid");
+        // A second attempt after an error must not look older than the first.
+        self.current.counter = next.counter;
+        write_copies(&*self.backend, &self.file, &next)?;
+        self.current = next;
+        Ok(())
+    }
+}
+
+/// The superblock of a store that somebody else may be writing. No lock is taken.
+pub(crate) struct SuperblockView<B: Backend> {
+    backend: Arc<B>,
+    file: B::File,
+    path: PathBuf,
+}
+
+impl<B: Backend> SuperblockView<B> {
+    /// Opens the superblock of an existing store for reading.
+    pub(crate) fn open(backend: &Arc<B>, dir: &Path) -> Result<Self, OpenError> {
+        let path = dir.join(FILE_NAME);
+        let file = open_file(&**backend, dir, &path, FileOptions::read())?;
+        Ok(Self { backend: Arc::clone(backend), file, path })
+    }
+
+    /// What it says now. A copy that is being written is read again.
+    pub(crate) fn load(&self) -> Result<(Superblock, Copies), OpenError> {
+        let mut attempts = 0;
+        loop {
+            let result = load(&*self.backend, &self.file, &self.path);
+            attempts += 1;
+            if result.is_ok() || attempts == READ_ATTEMPTS || !self.is_writer_alive()? {
+                return result;
+            }
+            self.backend.wait_until(&mut || false, Some(LOCK_BEAT));
+        }
+    }
+
+    /// Whether somebody has the store open for writing.
+    pub(crate) fn is_writer_alive(&self) -> Result<bool, IoError> {
+        self.backend.is_locked(&self.file)
+    }
+}
+
+fn open_file<B: Backend>(
+    backend: &B,
+    dir: &Path,
+    path: &Path,
+    options: FileOptions,
+) -> Result<B::File, OpenError> {
+    let file = match backend.open(path, &options.direct(Direct::Try)) {
+        Err(IoError::NotFound { .. }) => {
+            let names = match backend.list(dir) {
+                Err(IoError::NotFound { .. }) => Vec::new(),
+                names => names?,
+            };
+            let dir = dir.to_path_buf();
+            let segments = names.iter().any(|name| parse_segment_name(name).is_some());
+            return Err(if segments {
+                OpenError::SuperblockMissing { dir }
+            } else {
+                OpenError::NoStore { dir }
+            });
+        }
+        file => file?,
+    };
+    let needed = backend.facts(&file)?.alignment;
+    if needed > Alignment::BLOCK {
+        let path = path.to_path_buf();
+        return Err(OpenError::Alignment { path, needed, block: Alignment::BLOCK });
+    }
+    Ok(file)
+}
+
+fn write_copies<B: Backend>(
+    backend: &B,
+    file: &B::File,
+    superblock: &Superblock,
+) -> Result<(), IoError> {
+    let bytes = superblock.encode();
+    for offset in COPY_OFFSETS {
+        let mut buf = AlignedBuf::zeroed(COPY_BYTES, Alignment::BLOCK)
+            .expect("memory for one block");
+        buf.copy_from_slice(&bytes);
+        backend.write_at(file, offset, buf, Durability::Durable)?;
+    }
+    Ok(())
+}
+
+fn load<B: Backend>(
+    backend: &B,
+    file: &B::File,
+    path: &Path,
+) -> Result<(Superblock, Copies), OpenError> {
+    let mut lengths = [0; 2];
+    let mut copies: Copies = [Err(CopyFault::Empty); 2];
+    for (index, offset) in COPY_OFFSETS.into_iter().enumerate() {
+        let buf = AlignedBuf::zeroed(COPY_BYTES, Alignment::BLOCK)?;
+        let (len, buf) = backend.read_at(file, offset, buf).map_err(IoError::from)?;
+        lengths[index] = len;
+        let mut bytes = [0; COPY_BYTES];
+        bytes[..len].copy_from_slice(&buf[..len]);
+        copies[index] = Superblock::decode(&bytes);
+    }
+    match pick(&copies) {
+        Some(superblock) => Ok((superblock, copies)),
+        None => Err(fault(&copies, lengths, path)),
+    }
+}
+
+/// The newer of the intact copies; `None` if there is none, or they cannot be trusted.
+fn pick(copies: &Copies) -> Option<Superblock> {
+    match copies {
+        // A newer program has written the other copy: it knows better.
+        [Err(CopyFault::Version { intact: true, .. }), _]
+        | [_, Err(CopyFault::Version { intact: true, .. })] => None,
+        [Ok(one), Ok(other)] => {
+            // The sizes and the identity never change: one of the two is another store's.
+            (one.geometry == other.geometry)
+                .then_some(if other.supersedes(one) { *other } else { *one })
+        }
+        [Ok(one), Err(_)] | [Err(_), Ok(one)] => Some(*one),
+        [Err(_), Err(_)] => None,
+    }
+}
+
+fn fault(copies: &Copies, lengths: [usize; 2], path: &Path) -> OpenError {
+    let path = path.to_path_buf();
+    let version = |intact_only: bool| {
+        copies.iter().find_map(|copy| match copy {
+            Err(CopyFault::Version { found, intact }) if *intact || !intact_only => Some(*found),
+            _ => None,
+        })
+    };
+    let is = |fault| copies.iter().all(|copy| *copy == Err(fault));
+    if let Some(found) = version(true) {
+        return OpenError::UnknownVersion { path, found, supported: VERSION };
+    }
+    if lengths[0] < COPY_BYTES && lengths[0] > 0 {
+        return OpenError::SuperblockTruncated { path, len_bytes: lengths[0] as u64 };
+    }
+    if is(CopyFault::Empty) {
+        return OpenError::SuperblockEmpty { path };
+    }
+    let ours = copies.iter().any(|copy| {
+        matches!(copy, Ok(_) | Err(CopyFault::Checksum | CopyFault::Inconsistent))
+    });
+    match version(false) {
+        Some(found) if !ours => OpenError::UnknownVersion { path, found, supported: VERSION },
+        None if !ours => OpenError::NotASuperblock { path },
+        _ => OpenError::SuperblockDamaged { path },
+    }
+}

@@ -53,6 +53,14 @@ pub(crate) const SUITE: Suite = Suite {
                     .help("Where to put the stores"),
             )
             .arg(
+                Arg::new("esker")
+                    .long("esker")
+                    .value_name("FILE")
+                    .value_parser(value_parser!(PathBuf))
+                    .conflicts_with("canary")
+                    .help("Take this binary instead of building one"),
+            )
+            .arg(
                 Arg::new("canary")
                     .long("canary")
                     .action(ArgAction::SetTrue)
@@ -95,7 +103,10 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         return Ok(tally);
     };
     let canary = matches.get_flag("canary");
-    let binary = workspace.build_esker(canary.then_some(CANARY))?;
+    let binary = match matches.get_one::<PathBuf>("esker") {
+        Some(binary) => binary.clone(),
+        None => workspace.build_esker(canary.then_some(CANARY))?,
+    };
     let backends = backends(&binary, &dir, &mut tally)?;
     let options = Options {
         rounds: get("rounds").unwrap_or(60),

@@ -11,8 +11,8 @@ use super::records::{Mix, Records};
 pub(super) enum Kill {
     /// So long after it was started.
     After(Duration),
-    /// So long after it had printed so many LSNs.
-    Printed(usize, Duration),
+    /// So long after it had printed so many LSNs, or all that there are to print.
+    Printed(u64, Duration),
     /// So long after all of its input had been handed over.
     Fed(Duration),
     /// Not at all: it may end by itself.

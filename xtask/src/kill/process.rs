@@ -46,7 +46,8 @@ pub(super) enum End {
 
 enum Event {
     Printed(usize),
-    Fed,
+    /// So many records are all that there will be.
+    Fed(u64),
     Closed,
 }
 
@@ -166,7 +167,7 @@ impl Esker {
                 .0
                 .wait()
                 .map_err(|error| broken("esker append", &error))?;
-            let fed = feeder.join().expect("the feeder does not panic");
+            let (fed, _stdin) = feeder.join().expect("the feeder does not panic");
             let printed = reader.join().expect("the reader does not panic")?;
             timely?;
             let end = match status.signal() {
@@ -201,14 +202,25 @@ fn await_moment(kill: Kill, events: &mpsc::Receiver<Event>) -> Result<(), Failur
         Kill::After(delay) => delay,
         Kill::Printed(..) | Kill::Fed(_) | Kill::Never => PATIENCE,
     };
+    let mut printed = 0;
+    let mut all = u64::MAX;
     loop {
-        let event = events.recv_timeout(limit.saturating_sub(start.elapsed()));
-        match (event, kill) {
-            (Ok(Event::Printed(count)), Kill::Printed(wanted, delay)) if count >= wanted => {
-                thread::sleep(delay);
-                return Ok(());
+        match (
+            events.recv_timeout(limit.saturating_sub(start.elapsed())),
+            kill,
+        ) {
+            (Ok(event @ (Event::Printed(_) | Event::Fed(_))), Kill::Printed(wanted, delay)) => {
+                match event {
+                    Event::Printed(count) => printed = count as u64,
+                    Event::Fed(count) => all = count,
+                    Event::Closed => {}
+                }
+                if printed >= all.min(wanted) {
+                    thread::sleep(delay);
+                    return Ok(());
+                }
             }
-            (Ok(Event::Fed), Kill::Fed(delay)) => {
+            (Ok(Event::Fed(_)), Kill::Fed(delay)) => {
                 thread::sleep(delay);
                 return Ok(());
             }
@@ -226,8 +238,9 @@ fn await_moment(kill: Kill, events: &mpsc::Receiver<Event>) -> Result<(), Failur
     }
 }
 
-/// Writes the input, and says how many records the process may have seen.
-fn feed(mut stdin: ChildStdin, plan: &Plan, events: &Sender<Event>) -> u64 {
+/// Writes the input, and says how many records the process may have seen. Its input does not end
+/// before it is killed, unless it is to end by itself.
+fn feed(mut stdin: ChildStdin, plan: &Plan, events: &Sender<Event>) -> (u64, Option<ChildStdin>) {
     const CHUNK_BYTES: usize = 64 << 10;
     let mut chunk = Vec::new();
     let mut bytes = 0;
@@ -251,18 +264,17 @@ fn feed(mut stdin: ChildStdin, plan: &Plan, events: &Sender<Event>) -> u64 {
         };
         if pause.is_some() || chunk.len() >= CHUNK_BYTES {
             if stdin.write_all(&chunk).is_err() {
-                return fed;
+                return (fed, None);
             }
             chunk.clear();
         }
         pause.into_iter().for_each(thread::sleep);
     }
     if stdin.write_all(&chunk).is_ok() {
-        drop(stdin);
         // Nobody listens any more if the process was killed first.
-        let _unheard = events.send(Event::Fed);
+        let _unheard = events.send(Event::Fed(fed));
     }
-    fed
+    (fed, (!matches!(plan.kill, Kill::Never)).then_some(stdin))
 }
 
 /// Reads the LSNs whose lines are complete.

@@ -6,15 +6,15 @@ use esker_buf::Alignment;
 use crate::format::{record, slot};
 
 /// The smallest and largest block, in bytes.
-pub const BLOCK_BYTES: (u64, u64) = (512, 64 << 10);
+pub(crate) const BLOCK_BYTES: (u64, u64) = (512, 64 << 10);
 /// The smallest and largest segment, in bytes.
-pub const SEGMENT_BYTES: (u64, u64) = (64 << 10, 16 << 30);
+pub(crate) const SEGMENT_BYTES: (u64, u64) = (64 << 10, 16 << 30);
 /// The largest record that any store accepts, in bytes.
-pub const MAX_RECORD_BYTES: u64 = (512 << 20) - 4096;
+pub(crate) const MAX_RECORD_BYTES: u64 = (512 << 20) - 4096;
 /// The largest number of slots that may be written and not yet durable.
-pub const MAX_WINDOW_SLOTS: u32 = 1 << 16;
+pub(crate) const MAX_WINDOW_SLOTS: u32 = 1 << 16;
 /// The largest distance that undurable slots may span, in bytes.
-pub const MAX_WINDOW_BYTES: u64 = 64 << 30;
+pub(crate) const MAX_WINDOW_BYTES: u64 = 64 << 30;
 
 const _: () = assert!(MAX_RECORD_BYTES <= record::MAX_PAYLOAD_BYTES as u64);
 

@@ -1,24 +1,85 @@
-//! The log-structured store.
+//! A log-structured store: an endless log of records with addresses, durable as a prefix.
+//!
+//! Many threads [append](Store::append) records into a latch-free ring of flush buffers; full
+//! buffers, and those that somebody wants durable, are written as *slots* into segment files,
+//! through any [`Backend`](esker_io::Backend). At every moment it is known which prefix of the log
+//! is [written](Store::written) and which is [durable](Store::durable). Opening a store again gives
+//! back exactly a prefix of what was appended, with everything in it that was acknowledged as
+//! durable, and tells a torn tail from damage.
+//!
+//! ```
+//! use esker_lss::{AnyBackend, Options, Store};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let store = Store::open(dir.path(), AnyBackend::auto(), Options::default())?;
+//! let lsn = store.append(b"returns at once")?;
+//! store.wait_durable(lsn)?;
+//! assert_eq!(store.read(lsn)?, b"returns at once");
+//! store.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A [`Reader`] reads beside the writer, in this process or another; [`verify`] reads and checks
+//! everything and changes nothing.
+//!
+//! # Where it comes from
+//!
+//! The log-structured storage layer of LLAMA (Levandoski, Lomet, Sengupta: *LLAMA: A Cache/Storage
+//! Subsystem for Modern Hardware*, PVLDB 6(10), 2013, section 4): flush buffers, stability as the
+//! contiguous prefix of completed flushes, no thread that has to be there. It departs from it in
+//! that there is no mapping table above the log; in group commit by whoever waits; in recovery,
+//! whose rule (`docs/format.md`) tells damage from a torn tail by the durable prefix that every slot
+//! names; and in epochs, which keep out what a crash has left behind.
 #![forbid(unsafe_code)]
 
+mod append;
+mod commit;
+mod core;
+mod dispatch;
 mod error;
 mod format;
 mod geometry;
 mod log;
 mod lsn;
+mod maintenance;
+mod options;
 mod poison;
 mod position;
+mod read;
+mod reader;
 mod recovery;
+mod resident;
+mod scan;
 mod segments;
 mod slots;
+mod stability;
+mod store;
 mod stream;
 mod superblock;
 mod sync;
+mod trim;
+mod verify;
+mod write_error;
 
 pub use error::{Corruption, Damage, OpenError, ReadError, SpaceError};
 pub use geometry::{Geometry, GeometryError, Sizes};
-pub use log::Record;
 pub use lsn::{Lsn, ParseLsnError};
+pub use options::{Maintenance, Options};
 pub use poison::Poison;
+pub use log::Record;
 pub use position::Position;
+pub use reader::{Reader, ReaderInfo};
 pub use recovery::Tail;
+pub use scan::Scan;
+pub use store::{Store, StoreInfo};
+pub use verify::{VerifyProgress, VerifyReport, verify};
+pub use write_error::{
+    AppendDurableError, AppendError, CloseError, CommitError, MaintainError, TrimError,
+};
+
+pub use esker_io::AnyBackend;
+
+/// The examples of the repository's front page.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

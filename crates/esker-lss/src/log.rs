@@ -79,7 +79,15 @@ impl<B: Backend> Log<B> {
         let start = self.segments.geometry().block().floor(from.get());
         let mut stream = LogStream::new(&self.segments, start, end.get());
         stream.advance(from.get() - start);
-        RecordScan { log: self.clone(), stream, until, end, place: ScanPlace::Unknown, over: false }
+        RecordScan {
+            log: self.clone(),
+            stream,
+            until,
+            end,
+            place: ScanPlace::Unknown,
+            first: None,
+            over: false,
+        }
     }
 
     /// The last slot boundary at or below `target`, found by following the chain from `from`, a
@@ -333,31 +341,36 @@ enum ScanPlace {
 
 /// Records in the order of their addresses, read ahead. Voids are skipped.
 ///
-/// Ends after the first error. Blocks while it waits for the disk.
+/// An iterator that ends after its first error. Blocks while it waits for the disk. Holds up to
+/// 10 MiB of what comes next.
 pub(crate) struct RecordScan<B: Backend> {
     log: Log<B>,
     stream: LogStream<B>,
     until: Lsn,
     end: Lsn,
     place: ScanPlace,
+    /// Where the log begins now: below, what is not there is no damage.
+    first: Option<FirstNow>,
     over: bool,
 }
 
+/// Says where a log that may be trimmed meanwhile begins.
+type FirstNow = Box<dyn Fn() -> Lsn + Send + Sync>;
+
 impl<B: Backend> RecordScan<B> {
+    /// Asks `first` where the log begins when something is not there: what has been trimmed
+    /// meanwhile is reported as that.
+    pub(crate) fn with_first(mut self, first: impl Fn() -> Lsn + Send + Sync + 'static) -> Self {
+        self.first = Some(Box::new(first));
+        self
+    }
+
     /// The address of what comes next: a later scan may begin there.
-    pub(crate) fn position(&self) -> Lsn {
+    pub(crate) fn next_lsn(&self) -> Lsn {
         Lsn::new(self.stream.position())
     }
 
-    /// The log has been written further, up to `end`, a slot's boundary: the scan goes on there,
-    /// and its own end moves to `until`.
-    pub(crate) fn raise_end(&mut self, until: Lsn, end: Lsn) {
-        self.until = self.until.max(until);
-        self.end = self.end.max(end);
-        self.stream.raise_limit(self.end.get());
-    }
-
-    /// The next record; `None` at the end, which [`raise_end`](Self::raise_end) may move.
+    /// The next record; `None` at the end.
     fn advance(&mut self) -> Result<Option<Record>, ReadError> {
         loop {
             let at = self.stream.position();
@@ -510,11 +523,14 @@ impl<B: Backend> Iterator for RecordScan<B> {
         if self.over {
             return None;
         }
+        let lsn = self.next_lsn();
         match self.advance() {
             Ok(record) => record.map(Ok),
             Err(error) => {
                 self.over = true;
-                Some(Err(error))
+                let first = self.first.as_ref().map_or(Lsn::ZERO, |first| first());
+                let trimmed = lsn < first;
+                Some(Err(if trimmed { ReadError::Trimmed { lsn, first } } else { error }))
             }
         }
     }

@@ -68,6 +68,14 @@ pub(crate) struct Walk {
     pub(crate) boundaries: BTreeMap<u64, Position>,
 }
 
+impl Walk {
+    /// Whether a live writer may go on from its end: what was `marked` durable is there, and what
+    /// comes next is not of a life that the superblock does not know of.
+    pub(crate) fn may_go_on(&self, marked: Lsn) -> bool {
+        self.end.lsn >= self.durable.max(marked) && self.fault != Some(SlotFault::LaterEpoch)
+    }
+}
+
 /// Is told of every slot that is read.
 pub(crate) trait Visitor {
     /// The next bytes of the slot, behind its header.
@@ -134,6 +142,18 @@ pub(crate) fn walk<B: Backend>(
             }
         }
     }
+}
+
+/// Follows the chain on from where it was left, when `durable` was known to be durable.
+pub(crate) fn resume<B: Backend>(
+    segments: &Arc<SegmentSet<B>>,
+    superblock: &Superblock,
+    from: Position,
+    durable: Lsn,
+) -> Result<Walk, StreamError> {
+    let mut walk = walk(segments, superblock, from, &mut Unseen)?;
+    walk.durable = walk.durable.max(durable);
+    Ok(walk)
 }
 
 /// What the superblock alone proves to have been durable.

@@ -347,15 +347,6 @@ impl<B: Backend> SegmentSet<B> {
         Ok(freed)
     }
 
-    /// Removes the spares, to give their space back.
-    pub(crate) fn remove_spares(&self) -> Result<(), SpaceError> {
-        let mut growth = self.growth.lock();
-        while let Some(spare) = growth.spares.pop() {
-            self.backend.remove(&spare.path)?;
-        }
-        Ok(self.backend.sync_dir(&self.dir)?)
-    }
-
     fn add(&self, segment: u64, growth: &mut Growth<B::File>) -> Result<(), SpaceError> {
         let open = self.files.lock().get(&segment).filter(|open| open.writable).map(|open| {
             open.file.clone()

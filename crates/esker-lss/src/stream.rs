@@ -96,26 +96,19 @@ impl<B: Backend> LogStream<B> {
     /// one.
     pub(crate) fn new(segments: &Arc<SegmentSet<B>>, start: u64, limit: u64) -> Self {
         debug_assert!(segments.geometry().block().divides(start), "streams start at a block");
-        let mut stream = Self {
+        let block = segments.geometry().block();
+        let limit = block.ceil(limit).unwrap_or_else(|| block.floor(u64::MAX));
+        Self {
             segments: Arc::clone(segments),
             position: start,
-            limit: 0,
+            limit,
             issued: start,
             next_bytes: FIRST_BYTES,
             ahead: VecDeque::with_capacity(DEPTH),
             depth: 1,
             current: None,
             spare: Vec::new(),
-        };
-        stream.raise_limit(limit);
-        stream
-    }
-
-    /// Lets the stream go on up to a later limit.
-    pub(crate) fn raise_limit(&mut self, limit: u64) {
-        let block = self.segments.geometry().block();
-        let limit = block.ceil(limit).unwrap_or_else(|| block.floor(u64::MAX));
-        self.limit = self.limit.max(limit);
+        }
     }
 
     /// The address of what comes next.

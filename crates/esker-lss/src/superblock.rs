@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use esker_buf::{AlignedBuf, Alignment};
-use esker_io::{Backend, BackendExt, Create, Direct, Durability, FileOptions, IoError};
+use esker_io::{Backend, BackendExt, Create, Direct, Durability, FileFacts, FileOptions, IoError};
 
 use crate::error::OpenError;
 use crate::format::superblock::{COPY_BYTES, COPY_OFFSETS, CopyFault, Superblock, VERSION};
@@ -56,7 +56,6 @@ pub(crate) struct SuperblockFile<B: Backend> {
     backend: Arc<B>,
     file: B::File,
     current: Superblock,
-    copies: Copies,
 }
 
 impl<B: Backend> SuperblockFile<B> {
@@ -72,8 +71,8 @@ impl<B: Backend> SuperblockFile<B> {
         if !lock(&**backend, &file, timeout)? {
             return Err(OpenError::Locked { path });
         }
-        let (current, copies) = load(&**backend, &file, &path)?;
-        Ok(Self { backend: Arc::clone(backend), file, current, copies })
+        let (current, _) = load(&**backend, &file, &path)?;
+        Ok(Self { backend: Arc::clone(backend), file, current })
     }
 
     /// Creates a store in `dir`, with its parents, unless there is one already; then opens it.
@@ -117,11 +116,6 @@ impl<B: Backend> SuperblockFile<B> {
     /// What it says.
     pub(crate) fn current(&self) -> &Superblock {
         &self.current
-    }
-
-    /// What each copy said when it was opened.
-    pub(crate) fn copies(&self) -> &Copies {
-        &self.copies
     }
 
     /// Makes what was read durable: a killed process may have left it in the disk's cache only.
@@ -175,6 +169,16 @@ impl<B: Backend> SuperblockView<B> {
             }
             self.backend.wait_until(&mut || false, Some(LOCK_BEAT));
         }
+    }
+
+    /// Length, alignment and directness of the superblock's file.
+    pub(crate) fn facts(&self) -> Result<FileFacts, IoError> {
+        self.backend.facts(&self.file)
+    }
+
+    /// The error for a superblock that is not the one it was.
+    pub(crate) fn damaged(&self) -> OpenError {
+        OpenError::SuperblockDamaged { path: self.path.clone() }
     }
 
     /// Whether somebody has the store open for writing.

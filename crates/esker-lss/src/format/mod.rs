@@ -9,7 +9,7 @@ pub(crate) mod slot;
 pub(crate) mod superblock;
 
 /// The format that this code reads and writes.
-pub const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 1;
 
 /// The `N` bytes at `at`. The callers' offsets are constants within the slice's known length.
 pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {

@@ -222,15 +222,6 @@ pub(crate) fn parse<'b>(
     }
 }
 
-/// The payload of the data record at the beginning of `bytes`, whose address is `lsn`; `None` if
-/// there is none, or its checksum does not match.
-pub(crate) fn data<'b>(bytes: &'b [u8], seal: &RecordSeal, lsn: Lsn) -> Option<&'b [u8]> {
-    match parse(bytes, seal, lsn) {
-        Ok(ParsedRecord { kind: Kind::Data, payload, .. }) => Some(payload),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

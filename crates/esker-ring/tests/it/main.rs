@@ -2,5 +2,8 @@
 
 mod invariants;
 mod outcomes;
+#[path = "../scenarios/mod.rs"]
+mod scenarios;
+mod scenarios_on_threads;
 mod support;
 mod waiting;

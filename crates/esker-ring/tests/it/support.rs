@@ -6,13 +6,13 @@ use std::sync::Mutex;
 use esker_buf::{AlignedBuf, Alignment, HugePages};
 use esker_ring::{BufferSeq, Reserve, ReserveExtent, Ring, RingBuilder, SealedBuffer};
 
-pub const HEADER: usize = 64;
+pub(crate) const HEADER: usize = 64;
 /// Length, thread, counter.
-pub const RECORD_HEAD: usize = 16;
-pub const VOID: u32 = u32::MAX;
+pub(crate) const RECORD_HEAD: usize = 16;
+pub(crate) const VOID: u32 = u32::MAX;
 
 /// 4 buffers of 4 KiB with 512 B alignment, whose void records can be parsed.
-pub fn small() -> RingBuilder {
+pub(crate) fn small() -> RingBuilder {
     Ring::builder()
         .buffers(4)
         .capacity_bytes(4096)
@@ -30,7 +30,7 @@ pub fn small() -> RingBuilder {
 }
 
 /// Fills a record: length, thread, counter, and a byte pattern that follows from them.
-pub fn fill(bytes: &mut [u8], thread: u32, counter: u64) {
+pub(crate) fn fill(bytes: &mut [u8], thread: u32, counter: u64) {
     let len = u32::try_from(bytes.len()).expect("a record");
     bytes[..4].copy_from_slice(&len.to_le_bytes());
     bytes[4..8].copy_from_slice(&thread.to_le_bytes());
@@ -40,28 +40,27 @@ pub fn fill(bytes: &mut [u8], thread: u32, counter: u64) {
     }
 }
 
-pub fn pattern(thread: u32, counter: u64, at: usize) -> u8 {
+pub(crate) fn pattern(thread: u32, counter: u64, at: usize) -> u8 {
     u8::try_from((u64::from(thread) * 31 + counter * 7 + at as u64) % 251).expect("below 251")
 }
 
 /// A sealed buffer as the sink keeps it.
 #[derive(Debug)]
-pub struct Kept {
-    pub base: u64,
-    pub next_base: u64,
-    pub bytes: Vec<u8>,
-    pub is_extent: bool,
+pub(crate) struct Kept {
+    pub(crate) base: u64,
+    pub(crate) next_base: u64,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Keeps every buffer by sequence number, refusing a second one with the same.
 #[derive(Default)]
-pub struct Sink(Mutex<BTreeMap<u64, Kept>>);
+pub(crate) struct Sink(Mutex<BTreeMap<u64, Kept>>);
 
 /// A record read back: address, thread, counter.
-pub type Found = (u64, u32, u64);
+pub(crate) type Found = (u64, u32, u64);
 
 impl Sink {
-    pub fn take(&self, mut buffer: SealedBuffer) {
+    pub(crate) fn take(&self, mut buffer: SealedBuffer) {
         assert!(buffer.header_mut().iter().all(|&byte| byte == 0));
         let (len, padded) = (buffer.len(), buffer.padded_len());
         assert_eq!(padded % Alignment::SECTOR.bytes(), 0);
@@ -71,7 +70,6 @@ impl Sink {
             base: buffer.base(),
             next_base: buffer.next_base(),
             bytes: buffer.bytes().to_vec(),
-            is_extent: buffer.is_extent(),
         };
         // A mark in the header, which must be gone the next time round.
         buffer.header_mut().fill(0xEE);
@@ -83,7 +81,7 @@ impl Sink {
 
     /// Every record in every buffer, after checking that sequence numbers and addresses have no
     /// gaps and every byte is what its writer wrote.
-    pub fn into_records(self, first: u64, base: u64) -> Vec<Found> {
+    pub(crate) fn into_records(self, first: u64, base: u64) -> Vec<Found> {
         let buffers = self.0.into_inner().expect("the sink");
         let (mut seq, mut next_base) = (first, base);
         let mut found = Vec::new();
@@ -117,7 +115,7 @@ fn parse(kept: &Kept, found: &mut Vec<Found>) {
 }
 
 /// Appends one record, blocking, and returns its address.
-pub fn append(ring: &Ring, sink: &Sink, thread: u32, counter: u64, len: usize) -> u64 {
+pub(crate) fn append(ring: &Ring, sink: &Sink, thread: u32, counter: u64, len: usize) -> u64 {
     loop {
         match ring.reserve(len).expect("a length that fits") {
             Reserve::Reserved(mut record) => {
@@ -135,7 +133,13 @@ pub fn append(ring: &Ring, sink: &Sink, thread: u32, counter: u64, len: usize) -
 }
 
 /// Appends one record as an extent, blocking, and returns its address.
-pub fn append_extent(ring: &Ring, sink: &Sink, thread: u32, counter: u64, len: usize) -> u64 {
+pub(crate) fn append_extent(
+    ring: &Ring,
+    sink: &Sink,
+    thread: u32,
+    counter: u64,
+    len: usize,
+) -> u64 {
     let mut memory = extent_memory(len);
     loop {
         memory = match ring.reserve_extent(memory, len).expect("memory that fits") {
@@ -170,7 +174,7 @@ pub fn append_extent(ring: &Ring, sink: &Sink, thread: u32, counter: u64, len: u
 }
 
 /// Memory for an extent with one record of `len` bytes, dirty on purpose.
-pub fn extent_memory(len: usize) -> AlignedBuf {
+pub(crate) fn extent_memory(len: usize) -> AlignedBuf {
     let bytes = (HEADER + len).next_multiple_of(512);
     let mut memory = AlignedBuf::zeroed(bytes, Alignment::SECTOR).expect("memory");
     memory.fill(0xDD);
@@ -178,7 +182,7 @@ pub fn extent_memory(len: usize) -> AlignedBuf {
 }
 
 /// Seals until nothing reserved is left unsealed, and keeps what falls to it.
-pub fn drain(ring: &Ring, sink: &Sink) {
+pub(crate) fn drain(ring: &Ring, sink: &Sink) {
     use esker_ring::Seal;
     loop {
         match ring.seal() {

@@ -1,0 +1,71 @@
+//! The scenarios under loom. Compiled to nothing without `--cfg esker_loom`:
+//!
+//! ```text
+//! RUSTFLAGS="--cfg esker_loom" cargo test --release -p esker-ring --test loom
+//! ```
+//!
+//! With `--cfg esker_canary="NAME"` besides, for a name in the table of canaries in
+//! `docs/protocol.md`, the code has a known bug, and this has to fail.
+#![cfg(esker_loom)]
+
+mod scenarios;
+
+macro_rules! models {
+    ($($name:ident: $preemptions:literal),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                model(stringify!($name), $preemptions, scenarios::$name);
+            }
+        )*
+
+        #[test]
+        fn every_scenario_is_a_model() {
+            let models = [$(stringify!($name)),*];
+            let all: Vec<_> = scenarios::ALL.iter().map(|(name, _)| *name).collect();
+            assert_eq!(all, models);
+        }
+    };
+}
+
+// The number is how many preemptions an interleaving may have: as many as the size of the
+// scenario lets loom explore in some seconds.
+models! {
+    two_writers_and_a_seal_hand_over_once: 5,
+    crossing_writers_lose_no_record: 2,
+    two_seals_seal_once: 3,
+    a_stale_thread_meets_a_later_tenancy: 2,
+    a_full_ring_wakes_its_waiter: 4,
+    two_recyclers_and_a_waiter: 3,
+    sealer_and_recycler_open_between_them: 5,
+    a_slow_flush_holds_up_only_its_slot: 3,
+    a_dropped_reservation_leaves_an_orphan: 3,
+    an_orphan_wakes_its_waiter: 5,
+    an_extent_meets_a_writer_in_an_empty_buffer: 3,
+    an_extent_meets_a_writer_in_a_used_buffer: 2,
+    two_extents_take_two_numbers: 2,
+    an_extent_waits_for_its_slot: 4,
+    raising_the_limit_races_closing: 5,
+    raising_the_limit_races_recycling: 5,
+    a_pin_races_a_writer_and_a_seal: 5,
+    the_tail_covers_what_was_reserved: 3,
+}
+
+/// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says
+/// otherwise, and says how many interleavings that were.
+fn model(name: &str, preemptions: usize, scenario: fn()) {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(preemptions);
+    builder.max_branches = 20_000;
+    let explored = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&explored);
+    builder.check(move || {
+        // Relaxed: loom runs the interleavings one after the other.
+        count.fetch_add(1, Ordering::Relaxed);
+        scenario();
+    });
+    println!("{name}: {} interleavings", explored.load(Ordering::Relaxed));
+}

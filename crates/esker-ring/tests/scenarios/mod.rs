@@ -1,0 +1,533 @@
+//! Small concurrent scenarios, written once: `tests/loom.rs` runs each under every interleaving
+//! that loom explores, `tests/it` runs each many times on real threads.
+//!
+//! Buffers are tiny (a header of 8 bytes and two or three records of 8), so that a few operations
+//! seal, cross, fill the ring and go round.
+
+use std::collections::BTreeMap;
+
+use esker_buf::{AlignedBuf, Alignment, HugePages};
+use esker_ring::{
+    BufferSeq, PinCommitted, Reserve, ReserveExtent, Ring, Seal, SealedBuffer, TryReserve,
+};
+
+#[cfg(esker_loom)]
+use loom::{
+    sync::{Arc, Mutex},
+    thread,
+};
+#[cfg(not(esker_loom))]
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+};
+
+const HEADER: usize = 8;
+const RECORD: usize = 8;
+const BASE: u64 = 1024;
+
+/// Every scenario, by name.
+pub(crate) const ALL: &[(&str, fn())] = &[
+    (
+        "two_writers_and_a_seal_hand_over_once",
+        two_writers_and_a_seal_hand_over_once,
+    ),
+    (
+        "crossing_writers_lose_no_record",
+        crossing_writers_lose_no_record,
+    ),
+    ("two_seals_seal_once", two_seals_seal_once),
+    (
+        "a_stale_thread_meets_a_later_tenancy",
+        a_stale_thread_meets_a_later_tenancy,
+    ),
+    ("a_full_ring_wakes_its_waiter", a_full_ring_wakes_its_waiter),
+    ("two_recyclers_and_a_waiter", two_recyclers_and_a_waiter),
+    (
+        "sealer_and_recycler_open_between_them",
+        sealer_and_recycler_open_between_them,
+    ),
+    (
+        "a_slow_flush_holds_up_only_its_slot",
+        a_slow_flush_holds_up_only_its_slot,
+    ),
+    (
+        "a_dropped_reservation_leaves_an_orphan",
+        a_dropped_reservation_leaves_an_orphan,
+    ),
+    ("an_orphan_wakes_its_waiter", an_orphan_wakes_its_waiter),
+    (
+        "an_extent_meets_a_writer_in_an_empty_buffer",
+        an_extent_meets_a_writer_in_an_empty_buffer,
+    ),
+    (
+        "an_extent_meets_a_writer_in_a_used_buffer",
+        an_extent_meets_a_writer_in_a_used_buffer,
+    ),
+    ("two_extents_take_two_numbers", two_extents_take_two_numbers),
+    ("an_extent_waits_for_its_slot", an_extent_waits_for_its_slot),
+    (
+        "raising_the_limit_races_closing",
+        raising_the_limit_races_closing,
+    ),
+    (
+        "raising_the_limit_races_recycling",
+        raising_the_limit_races_recycling,
+    ),
+    (
+        "a_pin_races_a_writer_and_a_seal",
+        a_pin_races_a_writer_and_a_seal,
+    ),
+    (
+        "the_tail_covers_what_was_reserved",
+        the_tail_covers_what_was_reserved,
+    ),
+];
+
+/// What was handed over, by sequence number.
+#[derive(Clone)]
+struct Sink(Arc<Mutex<BTreeMap<u64, Kept>>>);
+
+struct Kept {
+    base: u64,
+    next_base: u64,
+    records: Vec<u8>,
+}
+
+impl Sink {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(BTreeMap::new())))
+    }
+
+    /// Keeps a copy and recycles.
+    fn take(&self, buffer: SealedBuffer) {
+        let kept = Kept {
+            base: buffer.base(),
+            next_base: buffer.next_base(),
+            records: buffer.bytes()[HEADER..].to_vec(),
+        };
+        let seq = buffer.seq().get();
+        let before = self.0.lock().expect("no panic").insert(seq, kept);
+        assert!(before.is_none(), "buffer {seq} was handed over twice");
+        buffer.recycle();
+    }
+
+    /// Checks that the log has no gap, and that it holds each of `marks` once, where `addresses`
+    /// say; a mark fills its record, and 0 is a void.
+    fn check(&self, written: &[(u64, u8)]) {
+        let kept = self.0.lock().expect("no panic");
+        let mut expected = BASE;
+        let mut found = BTreeMap::new();
+        for (at, (&seq, buffer)) in kept.iter().enumerate() {
+            assert_eq!((seq, buffer.base), (at as u64, expected), "a gap");
+            assert!(!buffer.records.is_empty(), "an empty buffer was sealed");
+            expected = buffer.next_base;
+            for (at, record) in buffer.records.chunks(RECORD).enumerate() {
+                assert!(record.iter().all(|&byte| byte == record[0]));
+                if record[0] != 0 {
+                    let address = buffer.base + (HEADER + at * RECORD) as u64;
+                    found.insert(address, record[0]);
+                }
+            }
+        }
+        let written: BTreeMap<u64, u8> = written.iter().copied().collect();
+        assert_eq!(found, written);
+    }
+}
+
+/// A ring whose buffers hold `records` records each.
+fn ring(buffers: usize, records: usize, limit: u64) -> Ring {
+    Ring::builder()
+        .buffers(buffers)
+        .capacity_bytes(HEADER + records * RECORD)
+        .header_bytes(HEADER)
+        .min_reservation_bytes(RECORD)
+        .alignment(Alignment::new(8).expect("a power of two"))
+        .huge_pages(HugePages::Never)
+        .start(BufferSeq::new(0), BASE)
+        .limit(limit)
+        .build()
+        .expect("a ring")
+}
+
+fn append(ring: &Ring, sink: &Sink, mark: u8) -> (u64, u8) {
+    loop {
+        match ring.reserve(RECORD).expect("it fits") {
+            Reserve::Reserved(mut record) => {
+                record.fill(mark);
+                let address = record.address();
+                if let Some(buffer) = record.commit() {
+                    sink.take(buffer);
+                }
+                return (address, mark);
+            }
+            Reserve::Sealed(buffer) => sink.take(buffer),
+            Reserve::Limit { needed } => ring.raise_limit(needed),
+        }
+    }
+}
+
+/// Appends without waiting; `None` if the ring was full.
+fn try_append(ring: &Ring, sink: &Sink, mark: u8) -> Option<(u64, u8)> {
+    loop {
+        match ring.try_reserve(RECORD).expect("it fits") {
+            TryReserve::Reserved(mut record) => {
+                record.fill(mark);
+                let address = record.address();
+                if let Some(buffer) = record.commit() {
+                    sink.take(buffer);
+                }
+                return Some((address, mark));
+            }
+            TryReserve::Sealed(buffer) => sink.take(buffer),
+            TryReserve::Full(_) | TryReserve::Limit { .. } => return None,
+        }
+    }
+}
+
+/// Appends an extent of three records' length, filled with `mark`, waiting as long as it takes.
+fn append_extent(ring: &Ring, sink: &Sink, mark: u8) -> Vec<(u64, u8)> {
+    let alignment = Alignment::new(8).expect("a power of two");
+    let mut memory = AlignedBuf::zeroed(HEADER + 3 * RECORD, alignment).expect("memory");
+    loop {
+        memory = match ring.reserve_extent(memory, 3 * RECORD).expect("it fits") {
+            ReserveExtent::Reserved {
+                mut reservation,
+                previous,
+            } => {
+                if let Some(buffer) = previous {
+                    sink.take(buffer);
+                }
+                reservation.fill(mark);
+                let address = reservation.address();
+                if let Some(buffer) = reservation.commit() {
+                    sink.take(buffer);
+                }
+                return (0..3)
+                    .map(|at| (address + at * RECORD as u64, mark))
+                    .collect();
+            }
+            ReserveExtent::Sealed { buffer, memory } => {
+                sink.take(buffer);
+                memory
+            }
+            ReserveExtent::Full { wait, memory } => {
+                ring.wait(&wait, None);
+                memory
+            }
+            ReserveExtent::Limit { needed, memory } => {
+                ring.raise_limit(needed);
+                memory
+            }
+        };
+    }
+}
+
+fn seal(ring: &Ring, sink: &Sink) {
+    match ring.seal() {
+        Seal::Sealed { buffer, .. } => {
+            if let Some(buffer) = buffer {
+                sink.take(buffer);
+            }
+        }
+        Seal::Orphan(buffer) => sink.take(buffer),
+        Seal::Empty | Seal::AlreadySealed { .. } | Seal::Crossing(_) => {}
+    }
+}
+
+/// Once every thread is done: seals the rest, and checks that the ring goes on.
+fn finish(ring: &Ring, sink: &Sink, written: &[(u64, u8)]) {
+    while let Some(buffer) = ring.take_orphan() {
+        sink.take(buffer);
+    }
+    seal(ring, sink);
+    assert!(matches!(
+        ring.seal(),
+        Seal::Empty | Seal::AlreadySealed { .. }
+    ));
+    // Nothing is held any more, so whoever should have opened the next buffer has done so: not
+    // even a look by a reserver may be needed (R6).
+    let (_, base) = ring.current();
+    assert!(
+        ring.tail() == base + HEADER as u64 || ring.limit() != u64::MAX,
+        "nobody opened the next buffer"
+    );
+    sink.check(written);
+}
+
+type Handle<T> = thread::JoinHandle<T>;
+
+fn spawn<T: Send + 'static>(
+    ring: &Ring,
+    sink: &Sink,
+    body: impl FnOnce(&Ring, &Sink) -> T + Send + 'static,
+) -> Handle<T> {
+    let (ring, sink) = (ring.clone(), sink.clone());
+    thread::spawn(move || body(&ring, &sink))
+}
+
+fn join<T>(handle: Handle<T>) -> T {
+    handle.join().expect("a thread of the scenario")
+}
+
+/// Seals a buffer that holds one record, and takes it.
+fn take_sealed(ring: &Ring, mark: u8) -> (SealedBuffer, (u64, u8)) {
+    let Ok(TryReserve::Reserved(mut record)) = ring.try_reserve(RECORD) else {
+        panic!("the buffer is open");
+    };
+    record.fill(mark);
+    let address = record.address();
+    assert!(record.commit().is_none());
+    match ring.seal() {
+        Seal::Sealed {
+            buffer: Some(buffer),
+            ..
+        } => (buffer, (address, mark)),
+        other => panic!("not the last one out: {other:?}"),
+    }
+}
+
+/// R1, R2, R3: reserve, commit and an early seal.
+pub(crate) fn two_writers_and_a_seal_hand_over_once() {
+    let (ring, sink) = (ring(2, 3, u64::MAX), Sink::new());
+    let first = spawn(&ring, &sink, |ring, sink| append(ring, sink, 1));
+    let second = spawn(&ring, &sink, |ring, sink| append(ring, sink, 2));
+    seal(&ring, &sink);
+    let written = [join(first), join(second)];
+    finish(&ring, &sink, &written);
+}
+
+/// R1, R2, R4: more records than a buffer holds.
+pub(crate) fn crossing_writers_lose_no_record() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let other = spawn(&ring, &sink, |ring, sink| append(ring, sink, 1));
+    let mut written = vec![append(&ring, &sink, 2), append(&ring, &sink, 3)];
+    written.push(join(other));
+    finish(&ring, &sink, &written);
+}
+
+/// R2, R8: of two seals one wins, and none seals an empty buffer.
+pub(crate) fn two_seals_seal_once() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let Ok(TryReserve::Reserved(mut record)) = ring.try_reserve(RECORD) else {
+        panic!("the buffer is open");
+    };
+    let first = spawn(&ring, &sink, seal);
+    let second = spawn(&ring, &sink, seal);
+    record.fill(1);
+    let written = [(record.address(), 1)];
+    if let Some(buffer) = record.commit() {
+        sink.take(buffer);
+    }
+    join(first);
+    join(second);
+    finish(&ring, &sink, &written);
+}
+
+/// R5: a thread may look a slot up, sleep, and win its compare-and-swap rounds later.
+pub(crate) fn a_stale_thread_meets_a_later_tenancy() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let stale = spawn(&ring, &sink, |ring, sink| try_append(ring, sink, 9));
+    let mut written = Vec::new();
+    for mark in 1..3 {
+        written.extend(try_append(&ring, &sink, mark));
+        seal(&ring, &sink);
+    }
+    written.extend(join(stale));
+    finish(&ring, &sink, &written);
+}
+
+/// R6: a parked waiter is woken by the recycler's opening.
+pub(crate) fn a_full_ring_wakes_its_waiter() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let (first, one) = take_sealed(&ring, 1);
+    let (second, two) = take_sealed(&ring, 2);
+    let waiter = spawn(&ring, &sink, |ring, sink| append(ring, sink, 3));
+    sink.take(first);
+    sink.take(second);
+    let three = join(waiter);
+    finish(&ring, &sink, &[one, two, three]);
+}
+
+/// R6: recycling out of order, by two threads.
+pub(crate) fn two_recyclers_and_a_waiter() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let (first, one) = take_sealed(&ring, 1);
+    let (second, two) = take_sealed(&ring, 2);
+    let flusher = spawn(&ring, &sink, move |_, sink| sink.take(second));
+    let waiter = spawn(&ring, &sink, |ring, sink| append(ring, sink, 3));
+    sink.take(first);
+    join(flusher);
+    let three = join(waiter);
+    finish(&ring, &sink, &[one, two, three]);
+}
+
+/// R6: the sealer publishes `closed`, the recycler `freed`, and one of them opens, with nobody
+/// else to help.
+pub(crate) fn sealer_and_recycler_open_between_them() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let (first, one) = take_sealed(&ring, 1);
+    let two = append(&ring, &sink, 2);
+    let flusher = spawn(&ring, &sink, move |_, sink| sink.take(first));
+    seal(&ring, &sink);
+    join(flusher);
+    let (seq, base) = ring.current();
+    assert_eq!((seq, base), (BufferSeq::new(2), BASE + 32));
+    assert_eq!(ring.tail(), base + HEADER as u64, "nobody opened");
+    finish(&ring, &sink, &[one, two]);
+}
+
+/// R3, R6: the first buffer's flush is slow while the second goes through.
+pub(crate) fn a_slow_flush_holds_up_only_its_slot() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let (slow, one) = take_sealed(&ring, 1);
+    let writer = spawn(&ring, &sink, |ring, sink| {
+        [append(ring, sink, 2), append(ring, sink, 3)]
+    });
+    // Tried beside the writer, so that the slot may be full, crossing or free.
+    let four = try_append(&ring, &sink, 4);
+    sink.take(slow);
+    let mut written = vec![one];
+    written.extend(join(writer));
+    written.extend(four);
+    finish(&ring, &sink, &written);
+}
+
+/// R7: a drop closes its bytes, and the buffer it would have got is handed to somebody.
+pub(crate) fn a_dropped_reservation_leaves_an_orphan() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let dropper = spawn(&ring, &sink, |ring, sink| {
+        match ring.try_reserve(RECORD).expect("it fits") {
+            TryReserve::Reserved(mut record) => {
+                record.fill(7);
+                drop(record);
+            }
+            TryReserve::Sealed(buffer) => sink.take(buffer),
+            TryReserve::Full(_) | TryReserve::Limit { .. } => {}
+        }
+    });
+    let mut written = vec![append(&ring, &sink, 1)];
+    seal(&ring, &sink);
+    written.push(append(&ring, &sink, 2));
+    join(dropper);
+    finish(&ring, &sink, &written);
+}
+
+/// R6, R7: whoever is parked is woken for the orphan, for nothing else will come.
+pub(crate) fn an_orphan_wakes_its_waiter() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let (other, one) = take_sealed(&ring, 1);
+    let Ok(TryReserve::Reserved(record)) = ring.try_reserve(RECORD) else {
+        panic!("the second slot is free");
+    };
+    assert!(matches!(ring.seal(), Seal::Sealed { buffer: None, .. }));
+    let waiter = spawn(&ring, &sink, |ring, sink| {
+        match ring.reserve(RECORD).expect("it fits") {
+            Reserve::Sealed(buffer) => sink.take(buffer),
+            other => panic!("nothing but the orphan can come: {other:?}"),
+        }
+    });
+    drop(record);
+    join(waiter);
+    sink.take(other);
+    finish(&ring, &sink, &[one]);
+}
+
+/// Extents: the open buffer is empty, or a writer was first.
+pub(crate) fn an_extent_meets_a_writer_in_an_empty_buffer() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let writer = spawn(&ring, &sink, |ring, sink| append(ring, sink, 1));
+    let mut written = append_extent(&ring, &sink, 2);
+    written.push(join(writer));
+    finish(&ring, &sink, &written);
+}
+
+/// Extents: the open buffer holds something, and a writer fills it up or crosses.
+pub(crate) fn an_extent_meets_a_writer_in_a_used_buffer() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let one = append(&ring, &sink, 1);
+    let writer = spawn(&ring, &sink, |ring, sink| append(ring, sink, 2));
+    let mut written = append_extent(&ring, &sink, 3);
+    written.extend([one, join(writer)]);
+    finish(&ring, &sink, &written);
+}
+
+/// Extents: two at once.
+pub(crate) fn two_extents_take_two_numbers() {
+    let (ring, sink) = (ring(3, 2, u64::MAX), Sink::new());
+    let other = spawn(&ring, &sink, |ring, sink| append_extent(ring, sink, 2));
+    let mut written = append_extent(&ring, &sink, 3);
+    written.extend(join(other));
+    finish(&ring, &sink, &written);
+}
+
+/// Extents: the next slot is still being flushed.
+pub(crate) fn an_extent_waits_for_its_slot() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let (first, one) = take_sealed(&ring, 1);
+    let two = append(&ring, &sink, 2);
+    let inserter = spawn(&ring, &sink, |ring, sink| append_extent(ring, sink, 3));
+    sink.take(first);
+    let mut written = join(inserter);
+    written.extend([one, two]);
+    finish(&ring, &sink, &written);
+}
+
+/// R6: `closed` and the limit are published by two threads, and one of them opens.
+pub(crate) fn raising_the_limit_races_closing() {
+    let limit = BASE + 24;
+    let (ring, sink) = (ring(2, 2, limit), Sink::new());
+    let one = append(&ring, &sink, 1);
+    let raiser = spawn(&ring, &sink, |ring, _| ring.raise_limit(u64::MAX));
+    seal(&ring, &sink);
+    join(raiser);
+    assert_eq!(ring.tail(), BASE + 16 + HEADER as u64, "nobody opened");
+    finish(&ring, &sink, &[one]);
+}
+
+/// R6: `freed` and the limit are published by two threads, and a third waits.
+pub(crate) fn raising_the_limit_races_recycling() {
+    let limit = BASE + 16 + 24;
+    let (ring, sink) = (ring(2, 2, limit), Sink::new());
+    let (first, one) = take_sealed(&ring, 1);
+    let (second, two) = take_sealed(&ring, 2);
+    let raiser = spawn(&ring, &sink, |ring, _| ring.raise_limit(u64::MAX));
+    sink.take(first);
+    join(raiser);
+    assert_eq!(ring.tail(), BASE + 32 + HEADER as u64, "nobody opened");
+    sink.take(second);
+    finish(&ring, &sink, &[one, two]);
+}
+
+/// Read your writes: what a pin shows is committed, whatever happens beside it.
+pub(crate) fn a_pin_races_a_writer_and_a_seal() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let writer = spawn(&ring, &sink, |ring, sink| append(ring, sink, 5));
+    let reader = spawn(&ring, &sink, |ring, sink| {
+        if let PinCommitted::Pinned(pin) = ring.pin_committed(BASE + HEADER as u64) {
+            assert_eq!(pin[HEADER..HEADER + RECORD], [5; RECORD]);
+            if let Some(buffer) = pin.release() {
+                sink.take(buffer);
+            }
+        }
+    });
+    seal(&ring, &sink);
+    join(reader);
+    let written = [join(writer)];
+    finish(&ring, &sink, &written);
+}
+
+/// R4: a thread's own record is always below the tail that it sees, and the tail never sinks.
+pub(crate) fn the_tail_covers_what_was_reserved() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let other = spawn(&ring, &sink, |ring, sink| {
+        [append(ring, sink, 1), append(ring, sink, 2)]
+    });
+    let before = ring.tail();
+    let three = append(&ring, &sink, 3);
+    let after = ring.tail();
+    assert!(before <= after && three.0 + RECORD as u64 <= after);
+    let mut written = vec![three];
+    written.extend(join(other));
+    finish(&ring, &sink, &written);
+}

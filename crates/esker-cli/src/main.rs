@@ -1,2 +1,44 @@
-//! The `esker` command.
-fn main() {}
+//! The `esker` command: appends to a log-structured store, reads it, looks into it.
+//!
+//! It knows nothing of the store but its public interface. Data goes to standard output, everything
+//! else to standard error; the exit status is 0 for success, 1 for failure, 2 for wrong usage. When
+//! nobody reads its output any more it closes the store and ends quietly.
+
+mod append;
+mod args;
+mod cat;
+mod failure;
+mod get;
+mod info;
+mod input;
+mod output;
+mod split;
+mod store;
+mod system;
+mod trim;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Append(args) => append::run(&args),
+        Command::Cat(args) => cat::run(&args),
+        Command::Get(args) => get::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Trim(args) => trim::run(&args),
+    };
+    match result {
+        Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
+        Err(Failure::Because(why)) => {
+            eprintln!("esker: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

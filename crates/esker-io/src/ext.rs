@@ -104,6 +104,12 @@ impl<T> Pending<T> {
         (self.convert)(taken.expect("the wait has no timeout"))
     }
 
+    /// Whether it has ended. Does not block and drives nothing.
+    #[must_use]
+    pub fn is_completed(&self) -> bool {
+        self.slot.lock().is_some()
+    }
+
     /// How it ended, if it has; else the handle again. Does not block and drives nothing.
     ///
     /// # Errors
@@ -121,7 +127,7 @@ impl<T> Pending<T> {
 impl<T> fmt::Debug for Pending<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pending")
-            .field("completed", &self.slot.lock().is_some())
+            .field("completed", &self.is_completed())
             .finish_non_exhaustive()
     }
 }

@@ -6,6 +6,8 @@ pub(crate) use std::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release, SeqCst},
     fence,
 };
+#[cfg(feature = "conformance")]
+pub(crate) use std::sync::mpsc::channel;
 pub(crate) use std::thread::{self, panicking, sleep, yield_now};
 
 pub(crate) use parking_lot::{Condvar, Mutex};

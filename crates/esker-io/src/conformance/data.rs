@@ -45,11 +45,8 @@ fn bytes_come_back_at_odd_sizes_and_offsets<B: Backend>(bench: &Bench<B>) -> Ran
             .write_at(&file, offset, bytes.clone(), Durability::Written)
             .expect("it succeeds");
         assert!(back == bytes);
-        let (count, back) = bench
-            .backend
-            .start_read(&file, offset, vec![0; len])
-            .wait(&*bench.backend)
-            .expect("it succeeds");
+        let pending = bench.backend.start_read(&file, offset, vec![0; len]);
+        let (count, back) = bench.finish(pending).expect("it succeeds");
         assert!(count == len && back == bytes);
     }
     Ran::Done
@@ -88,17 +85,12 @@ fn direct_bytes_come_back<B: Backend>(bench: &Bench<B>) -> Ran {
         .enumerate()
     {
         let (seed, offset) = (number as u64, 4096 * number as u64);
-        bench
-            .backend
-            .start_write(&file, offset, aligned_pattern(seed, 12_288), durability)
-            .wait(&*bench.backend)
-            .expect("it succeeds");
+        let bytes = aligned_pattern(seed, 12_288);
+        let pending = bench.backend.start_write(&file, offset, bytes, durability);
+        bench.finish(pending).expect("it succeeds");
         let buf = AlignedBuf::zeroed(12_288, Alignment::BLOCK).expect("memory");
-        let (count, buf) = bench
-            .backend
-            .start_read(&file, offset, buf)
-            .wait(&*bench.backend)
-            .expect("it succeeds");
+        let pending = bench.backend.start_read(&file, offset, buf);
+        let (count, buf) = bench.finish(pending).expect("it succeeds");
         assert_eq!(count, 12_288);
         assert!(*buf == *pattern(seed, 12_288));
     }
@@ -109,7 +101,7 @@ fn direct_bytes_come_back<B: Backend>(bench: &Bench<B>) -> Ran {
     assert_eq!(count, 5000);
     let buf = AlignedBuf::zeroed(8192, Alignment::BLOCK).expect("memory");
     let pending = bench.backend.start_read(&file, 4096, buf);
-    let (count, _) = pending.wait(&*bench.backend).expect("it succeeds");
+    let (count, _) = bench.finish(pending).expect("it succeeds");
     assert_eq!(count, 904);
     Ran::Done
 }
@@ -184,7 +176,7 @@ fn durable_writes_and_syncs_complete<B: Backend>(bench: &Bench<B>) -> Ran {
     assert_eq!(done.result.expect("it succeeds"), 3000);
     bench.backend.sync_data(&file).expect("it succeeds");
     let pending = bench.backend.start_sync(&file);
-    pending.wait(&*bench.backend).expect("it succeeds");
+    bench.finish(pending).expect("it succeeds");
     let [done] = one(bench.complete(&file, vec![read(3000, 3000)]));
     assert!(done.memory.bytes() == pattern(3000, 3000));
     Ran::Done

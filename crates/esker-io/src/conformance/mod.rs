@@ -1,7 +1,8 @@
 //! The suite that every backend has to pass.
 //!
 //! [`run`] makes a fresh backend and a fresh directory for each check, runs them all, and reports
-//! each by name. A check fails by panicking; one whose wait never ends is failed after a minute.
+//! each by name. A check fails by panicking; one that never ends is failed after 40 seconds,
+//! and its thread is left behind.
 //! What needs a fault that only the caller can cause (a full disk, a short write) is not here.
 //!
 //! ```
@@ -24,9 +25,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::backend::{Backend, Create, Direct, FileOptions};
+use crate::ext::Pending;
 use crate::memory::{ReadMemory, WriteMemory};
 use crate::operation::{Action, Completion, Durability, Operation};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, channel, thread};
 
 use esker_buf::{AlignedBuf, Alignment};
 
@@ -96,18 +98,31 @@ pub fn run<B: Backend>(root: &Path, make: impl Fn(&Path) -> B) -> Report {
     ];
     for Check { name, body } in groups.into_iter().flatten() {
         let dir = root.join(name);
-        let verdict = match catch_unwind(AssertUnwindSafe(|| {
-            let backend = Arc::new(make(&dir));
+        let backend = Arc::new(make(&dir));
+        let verdict = watched(move || {
             backend.create_dir_all(&dir).expect("a fresh directory");
             body(&Bench { backend, dir })
-        })) {
+        });
+        report.checks.push((name, verdict));
+    }
+    report
+}
+
+/// Runs a check in a thread of its own, which is left behind if it never ends.
+fn watched(check: impl FnOnce() -> Ran + Send + 'static) -> Verdict {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let verdict = match catch_unwind(AssertUnwindSafe(check)) {
             Ok(Ran::Done) => Verdict::Passed,
             Ok(Ran::Skipped(why)) => Verdict::Skipped(why),
             Err(payload) => Verdict::Failed(message(&*payload)),
         };
-        report.checks.push((name, verdict));
-    }
-    report
+        // The receiver has gone if this took too long.
+        let _ = sender.send(verdict);
+    });
+    receiver
+        .recv_timeout(LIMIT)
+        .unwrap_or_else(|_| Verdict::Failed(format!("it has not ended in {LIMIT:?}")))
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
@@ -140,7 +155,10 @@ macro_rules! checks {
 use checks;
 
 /// No wait of a check takes longer, unless the backend has lost something.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// No check takes longer, waits included.
+const LIMIT: Duration = Duration::from_secs(40);
 
 /// Where a check works.
 struct Bench<B: Backend> {
@@ -177,8 +195,14 @@ impl<B: Backend> Bench<B> {
     fn wait(&self, what: &str, mut ready: impl FnMut() -> bool) {
         assert!(
             self.backend.wait_until(&mut ready, Some(PATIENCE)),
-            "{what} has not come about in a minute"
+            "{what} has not come about in {PATIENCE:?}"
         );
+    }
+
+    /// Waits for one operation, but not for ever.
+    fn finish<T>(&self, pending: Pending<T>) -> T {
+        self.wait("the end of an operation", || pending.is_completed());
+        pending.wait(&*self.backend)
     }
 
     /// Submits a batch whose completions are gathered with their numbers in it.

@@ -86,10 +86,10 @@ fn completions_reach_the_thread_that_submitted<B: Backend>(bench: &Bench<B>) -> 
                         pattern(at, 512),
                         Durability::Written,
                     );
-                    let buf = pending.wait(&*bench.backend).expect("it succeeds");
+                    let buf = bench.finish(pending).expect("it succeeds");
                     assert!(buf == pattern(at, 512));
                     let pending = bench.backend.start_read(file, at * 512, buf);
-                    let (count, buf) = pending.wait(&*bench.backend).expect("it succeeds");
+                    let (count, buf) = bench.finish(pending).expect("it succeeds");
                     assert_eq!(count, 512);
                     assert!(buf == pattern(at, 512));
                 }
@@ -205,7 +205,7 @@ fn a_waiter_takes_over_when_the_leader_leaves<B: Backend>(bench: &Bench<B>) -> R
                         vec![1; len],
                         Durability::Written,
                     );
-                    pending.wait(&*bench.backend).expect("it succeeds");
+                    bench.finish(pending).expect("it succeeds");
                 }
             });
         }
@@ -323,7 +323,7 @@ fn a_panicking_sink_harms_no_other<B: Backend>(bench: &Bench<B>) -> Ran {
     let pending = bench
         .backend
         .start_write(&file, 0, vec![1; 10], Durability::Written);
-    pending.wait(&*bench.backend).expect("it still works");
+    bench.finish(pending).expect("it still works");
     Ran::Done
 }
 

@@ -182,3 +182,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_layout_is_the_one_in_the_protocol_document() {
+    let doc = include_str!("../../../../docs/protocol.md");
+    for (field, shift, bits) in [
+        ("write offset", OFFSET_SHIFT, OFFSET_BITS),
+        ("active writers", WRITERS_SHIFT, WRITERS_BITS),
+        ("reserved", RESERVED_SHIFT, RESERVED_BITS),
+        ("flush in progress", FLUSH_BIT, 1),
+        ("sealed", SEALED_BIT, 1),
+    ] {
+        let row = format!("| {field} | {shift} | {bits} |");
+        assert!(doc.contains(&row), "no row {row}");
+    }
+}

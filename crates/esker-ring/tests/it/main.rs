@@ -2,6 +2,7 @@
 
 mod invariants;
 mod outcomes;
+mod protocol_doc;
 #[path = "../scenarios/mod.rs"]
 mod scenarios;
 mod scenarios_on_threads;

@@ -1,0 +1,65 @@
+//! `docs/protocol.md` names what there is.
+
+use std::collections::BTreeSet;
+
+use crate::scenarios::ALL;
+
+const DOC: &str = include_str!("../../../../docs/protocol.md");
+const SOURCES: [&str; 4] = [
+    include_str!("../../src/word.rs"),
+    include_str!("../../src/slot.rs"),
+    include_str!("../../src/shared.rs"),
+    include_str!("../../src/waiters.rs"),
+];
+
+/// What stands between `open` and `close`, everywhere in `text`.
+fn between<'a>(text: &'a str, open: &str, close: char) -> BTreeSet<&'a str> {
+    text.split(open)
+        .skip(1)
+        .filter_map(|rest| rest.split(close).next())
+        .collect()
+}
+
+#[test]
+fn every_model_is_named_and_every_name_is_a_model() {
+    for (name, _) in ALL {
+        assert!(DOC.contains(&format!("`{name}`")), "{name} is not named");
+    }
+    for line in DOC.lines() {
+        let Some((_, models)) = line.split_once(" Model") else {
+            continue;
+        };
+        for word in models.split('`').skip(1).step_by(2) {
+            assert!(
+                ALL.iter().any(|(name, _)| *name == word),
+                "{word} is no model"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_canaries_are_those_in_the_code() {
+    let (_, table) = DOC
+        .split_once("| canary | bug |")
+        .expect("a table of canaries");
+    let named = between(table, "| `", '`');
+    let planted: BTreeSet<&str> = SOURCES
+        .iter()
+        .flat_map(|source| between(source, "esker_canary = \"", '"'))
+        .collect();
+    assert_eq!(named, planted);
+}
+
+#[test]
+fn every_edge_is_named_in_the_code() {
+    for edge in 1..=7 {
+        assert!(DOC.contains(&format!("- **E{edge}, ")));
+        assert!(
+            SOURCES
+                .iter()
+                .any(|source| source.contains(&format!("E{edge}"))),
+            "E{edge}"
+        );
+    }
+}

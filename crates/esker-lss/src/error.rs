@@ -7,8 +7,8 @@ use esker_buf::{Alignment, AllocError};
 use esker_io::IoError;
 use esker_ring::RingConfigError;
 
-use crate::{Lsn, Poison};
 use crate::geometry::GeometryError;
+use crate::{Lsn, Poison};
 
 /// What is wrong with data that was durable once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -256,7 +256,11 @@ impl SpaceError {
 
 impl From<IoError> for SpaceError {
     fn from(error: IoError) -> Self {
-        if error.is_no_space() { Self::NoSpace(error) } else { Self::Io(error) }
+        if error.is_no_space() {
+            Self::NoSpace(error)
+        } else {
+            Self::Io(error)
+        }
     }
 }
 
@@ -264,9 +268,15 @@ impl From<SpaceError> for OpenError {
     fn from(error: SpaceError) -> Self {
         match error {
             SpaceError::Locked { path } => Self::Locked { path },
-            SpaceError::Alignment { path, needed, block } => {
-                Self::Alignment { path, needed, block }
-            }
+            SpaceError::Alignment {
+                path,
+                needed,
+                block,
+            } => Self::Alignment {
+                path,
+                needed,
+                block,
+            },
             SpaceError::NoSpace(error) | SpaceError::Io(error) => Self::Io(error),
             SpaceError::Memory(error) => Self::Memory(error),
             SpaceError::LogFull => Self::LogFull,

@@ -55,7 +55,9 @@ pub enum GeometryError {
         found: u32,
     },
     /// The window is too large, or too small for the largest record.
-    #[error("with these records a window has from {min} to {MAX_WINDOW_BYTES} bytes, and {found} is not")]
+    #[error(
+        "with these records a window has from {min} to {MAX_WINDOW_BYTES} bytes, and {found} is not"
+    )]
     WindowBytes {
         /// The size asked for, in bytes.
         found: u64,
@@ -194,7 +196,9 @@ impl Geometry {
     pub fn max_extent_bytes(&self) -> u64 {
         let used = slot::HEADER_BYTES as u64
             + record::HEADER_BYTES as u64
-            + self.max_record_bytes.next_multiple_of(record::ALIGNMENT_BYTES as u64);
+            + self
+                .max_record_bytes
+                .next_multiple_of(record::ALIGNMENT_BYTES as u64);
         used.next_multiple_of(self.block.bytes() as u64)
     }
 
@@ -229,32 +233,62 @@ mod tests {
         for block_bytes in [0, 1, 256, 1000, 4097, 128 << 10, u32::MAX] {
             let found = u64::from(block_bytes);
             assert_eq!(
-                Geometry::new(1, &Sizes { block_bytes, ..SIZES }),
+                Geometry::new(
+                    1,
+                    &Sizes {
+                        block_bytes,
+                        ..SIZES
+                    }
+                ),
                 Err(GeometryError::Block { found })
             );
         }
         for found in [0, 1, 4096, (64 << 20) + 4096, 32 << 30, u64::MAX] {
             assert_eq!(
-                Geometry::new(1, &Sizes { segment_bytes: found, ..SIZES }),
+                Geometry::new(
+                    1,
+                    &Sizes {
+                        segment_bytes: found,
+                        ..SIZES
+                    }
+                ),
                 Err(GeometryError::Segment { found })
             );
         }
         for found in [0, MAX_RECORD_BYTES + 1, u64::MAX] {
             assert_eq!(
-                Geometry::new(1, &Sizes { max_record_bytes: found, ..SIZES }),
+                Geometry::new(
+                    1,
+                    &Sizes {
+                        max_record_bytes: found,
+                        ..SIZES
+                    }
+                ),
                 Err(GeometryError::MaxRecord { found })
             );
         }
         for found in [0, MAX_WINDOW_SLOTS + 1, u32::MAX] {
             assert_eq!(
-                Geometry::new(1, &Sizes { window_slots: found, ..SIZES }),
+                Geometry::new(
+                    1,
+                    &Sizes {
+                        window_slots: found,
+                        ..SIZES
+                    }
+                ),
                 Err(GeometryError::WindowSlots { found })
             );
         }
         let min = (64 << 20) + 4096;
         for found in [0, min - 1, MAX_WINDOW_BYTES + 1, u64::MAX] {
             assert_eq!(
-                Geometry::new(1, &Sizes { window_bytes: found, ..SIZES }),
+                Geometry::new(
+                    1,
+                    &Sizes {
+                        window_bytes: found,
+                        ..SIZES
+                    }
+                ),
                 Err(GeometryError::WindowBytes { found, min })
             );
         }

@@ -57,16 +57,18 @@ mod store;
 mod stream;
 mod superblock;
 mod sync;
+#[cfg(test)]
+mod testing;
 mod trim;
 mod verify;
 mod write_error;
 
 pub use error::{Corruption, Damage, OpenError, ReadError, SpaceError};
 pub use geometry::{Geometry, GeometryError, Sizes};
+pub use log::Record;
 pub use lsn::{Lsn, ParseLsnError};
 pub use options::{Maintenance, Options};
 pub use poison::Poison;
-pub use log::Record;
 pub use position::Position;
 pub use reader::{Reader, ReaderInfo};
 pub use recovery::Tail;

@@ -17,5 +17,10 @@ pub struct Position {
 
 impl Position {
     /// The start of every log.
-    pub const START: Self = Self { lsn: Lsn::ZERO, seq: 0, epoch: 0, epoch_start: Lsn::ZERO };
+    pub const START: Self = Self {
+        lsn: Lsn::ZERO,
+        seq: 0,
+        epoch: 0,
+        epoch_start: Lsn::ZERO,
+    };
 }

@@ -115,7 +115,15 @@ impl<B: Backend> Reader<B> {
         let state = derive(&view, &segments, None)?;
         let log = Log::new(&segments);
         let state = Mutex::new(state);
-        Ok(Self { shared: Arc::new(Shared { backend, view, segments, log, state }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                backend,
+                view,
+                segments,
+                log,
+                state,
+            }),
+        })
     }
 
     /// Looks at what has been written since, and returns where what can be read ends now.
@@ -181,7 +189,9 @@ impl<B: Backend> Reader<B> {
     /// [`ReadError::Trimmed`] and [`ReadError::BeyondEnd`] when the range begins outside the log.
     /// The iterator ends after its first error.
     pub fn scan(&self, range: impl RangeBounds<Lsn>) -> Result<Scan<B>, ReadError> {
-        let State { superblock, end, .. } = self.shared.state();
+        let State {
+            superblock, end, ..
+        } = self.shared.state();
         let scan = Scan::new(&self.shared.log, &range, superblock.first.lsn, end.lsn)?;
         let shared = Arc::clone(&self.shared);
         Ok(scan.with_first(move || shared.first_now()))
@@ -193,8 +203,19 @@ impl<B: Backend> Reader<B> {
     ///
     /// [`OpenError::Io`] when the directory or a file cannot be looked at.
     pub fn info(&self) -> Result<ReaderInfo, OpenError> {
-        let Shared { backend, view, segments, .. } = &*self.shared;
-        let State { superblock, end, durable, tail, .. } = self.shared.state();
+        let Shared {
+            backend,
+            view,
+            segments,
+            ..
+        } = &*self.shared;
+        let State {
+            superblock,
+            end,
+            durable,
+            tail,
+            ..
+        } = self.shared.state();
         let geometry = superblock.geometry;
         let usage = segments.usage()?;
         let facts = view.facts()?;
@@ -238,11 +259,15 @@ impl<B: Backend> Shared<B> {
     /// Where the log begins now; where it began, if that cannot be found out.
     fn first_now(&self) -> Lsn {
         let known = self.state().superblock.first.lsn;
-        self.view.load().map_or(known, |(superblock, _)| superblock.first.lsn.max(known))
+        self.view
+            .load()
+            .map_or(known, |(superblock, _)| superblock.first.lsn.max(known))
     }
 
     fn read(&self, lsn: Lsn) -> Result<Vec<u8>, ReadError> {
-        let State { superblock, end, .. } = self.state();
+        let State {
+            superblock, end, ..
+        } = self.state();
         let first = superblock.first.lsn;
         if lsn < first {
             return Err(ReadError::Trimmed { lsn, first });
@@ -252,9 +277,14 @@ impl<B: Backend> Shared<B> {
             return result;
         };
         // It may have been trimmed, or dropped by a recovery, since the last look.
-        let Ok((now, _)) = self.view.load() else { return result };
+        let Ok((now, _)) = self.view.load() else {
+            return result;
+        };
         if lsn < now.first.lsn {
-            return Err(ReadError::Trimmed { lsn, first: now.first.lsn });
+            return Err(ReadError::Trimmed {
+                lsn,
+                first: now.first.lsn,
+            });
         }
         if now.epoch == superblock.epoch || self.refresh().is_err() {
             return result;
@@ -313,9 +343,173 @@ fn look<B: Backend>(
     if writer_alive && walk.may_go_on(marked_durable(&superblock)) {
         let Walk { end, durable, .. } = walk;
         let durable = durable.max(marked_durable(&superblock));
-        return Ok(State { superblock, end, durable, tail: Tail::Clean, writer_alive });
+        return Ok(State {
+            superblock,
+            end,
+            durable,
+            tail: Tail::Clean,
+            writer_alive,
+        });
     }
     let Recovered { end, tail, .. } = conclude(segments, &superblock, walk)?;
     check_files(segments, superblock.first.lsn, end.lsn)?;
-    Ok(State { superblock, end, durable: end.lsn, tail, writer_alive })
+    Ok(State {
+        superblock,
+        end,
+        durable: end.lsn,
+        tail,
+        writer_alive,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use esker_io::Blocking;
+
+    use super::*;
+    use crate::superblock::SuperblockFile;
+    use crate::testing::{LogBuilder, Part, SEGMENT};
+
+    fn reader(log: &LogBuilder) -> Reader<Blocking> {
+        Reader::open(log.path(), Blocking::new()).expect("opened")
+    }
+
+    /// Holds the store's lock like a live writer.
+    fn live(log: &LogBuilder) -> SuperblockFile<Blocking> {
+        let backend = Arc::new(Blocking::new());
+        SuperblockFile::open(&backend, log.path(), Duration::ZERO).expect("free")
+    }
+
+    #[test]
+    fn a_reader_sees_the_intact_prefix_and_every_record_in_it() {
+        let mut log = LogBuilder::new();
+        log.slot(10, 1).slot(5000, 1).slot(700, 1);
+        let reader = reader(&log);
+        assert_eq!((reader.first(), reader.end()), (Lsn::ZERO, log.at.lsn));
+        assert_eq!(reader.durable(), log.at.lsn, "nobody writes");
+        for (lsn, payload) in &log.records {
+            assert_eq!(reader.read(*lsn).as_ref().ok(), Some(payload));
+        }
+        let scanned: Vec<_> = reader
+            .scan(..)
+            .expect("a range")
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(scanned.len(), 3);
+        let end = log.at.lsn;
+        assert!(matches!(reader.read(end), Err(ReadError::BeyondEnd { .. })));
+        let info = reader.info().expect("info");
+        assert_eq!(
+            (info.segments, info.space_bytes, info.epoch),
+            (1, SEGMENT, 1)
+        );
+        assert!(!info.writer_alive && !info.closed);
+    }
+
+    #[test]
+    fn a_slot_that_is_being_written_is_not_damage() {
+        let mut log = LogBuilder::new();
+        log.slot(10, 1).slot(700, 0);
+        let writer = live(&log);
+        let reader = reader(&log);
+        assert!(reader.writer_alive().expect("queried"));
+        assert_eq!(
+            reader.durable(),
+            log.slots[1].lsn,
+            "what the last slot says"
+        );
+        // Half of the next slot is there, and all of the one behind it, which says nothing of it.
+        let (bytes, _) = log.compose(&[Part::Data(&[7; 900])]);
+        log.write(log.at.lsn.get(), &bytes[..512]);
+        let end = log.at.lsn;
+        assert_eq!(reader.refresh().expect("refreshed"), end);
+        log.slot_of(&[Part::Data(&[7; 900])]);
+        assert_eq!(reader.refresh().expect("refreshed"), log.at.lsn);
+        drop(writer);
+        assert_eq!(reader.refresh().expect("refreshed"), log.at.lsn);
+        assert_eq!(reader.durable(), log.at.lsn);
+    }
+
+    #[test]
+    fn a_recovery_that_drops_a_tail_moves_the_end_back() {
+        let mut log = LogBuilder::new();
+        log.slot(10, 1).slot(700, 1).slot(700, 2);
+        let reader = reader(&log);
+        let dropped = log.records[2].0;
+        assert!(reader.read(dropped).is_ok());
+        // The new writer found only the first two.
+        log.at = log.slots[2];
+        log.slots.truncate(2);
+        log.reopen().slot(1200, 1);
+        assert!(matches!(reader.read(dropped), Ok(payload) if payload.len() == 1200));
+        assert_eq!(reader.end(), log.at.lsn, "it has looked again");
+        assert_eq!(reader.epoch(), 2);
+    }
+
+    #[test]
+    fn what_is_trimmed_under_a_reader_is_trimmed_and_not_damaged() {
+        let mut log = LogBuilder::new();
+        while log.at.lsn.get() < 7 * SEGMENT {
+            log.slot(3000, 1);
+        }
+        let reader = reader(&log);
+        let mut scan = reader.scan(..).expect("a range");
+        assert!(scan.next().is_some_and(|record| record.is_ok()));
+        let first = *log
+            .slots
+            .iter()
+            .find(|slot| slot.lsn.get() >= 6 * SEGMENT)
+            .expect("one");
+        log.superblock.first = first;
+        log.superblock.counter += 1;
+        log.checkpoint_at(first);
+        // The files are gone, or are other segments by now.
+        for segment in [0, 2, 3, 4, 5] {
+            std::fs::remove_file(log.segment_path(segment)).expect("removed");
+        }
+        std::fs::rename(log.segment_path(1), log.segment_path(9)).expect("renamed");
+        let old = log.records[1].0;
+        let second = log.records[40].0;
+        assert!(second.get() > SEGMENT);
+        log.write(
+            9 * SEGMENT,
+            &vec![0; usize::try_from(SEGMENT).expect("small")],
+        );
+        reader.shared.segments.forget_read_handles();
+        for lsn in [old, second] {
+            let result = reader.read(lsn);
+            assert!(
+                matches!(result, Err(ReadError::Trimmed { .. })),
+                "{result:?}"
+            );
+        }
+        let last = scan.find(Result::is_err).expect("it cannot go on");
+        assert!(matches!(last, Err(ReadError::Trimmed { .. })), "{last:?}");
+        reader.refresh().expect("refreshed");
+        assert_eq!(reader.first(), first.lsn);
+    }
+
+    #[test]
+    fn damage_below_what_was_durable_is_refused_beside_a_writer_too() {
+        let mut log = LogBuilder::new();
+        log.slot(10, 1).slot(700, 1).slot(700, 0);
+        log.flip(log.slots[1].lsn.get() + 100);
+        let open = || Reader::open(log.path(), Blocking::new()).map(drop);
+        assert!(matches!(open(), Err(OpenError::Corrupt(_))));
+        let mut writer = live(&log);
+        let at = log.at;
+        // Nothing in front of the damage says that it was durable: it may be being written.
+        assert!(open().is_ok());
+        let start = log.slots[2];
+        writer
+            .update(|next| {
+                next.epoch_start = start;
+                next.epoch += 1;
+            })
+            .expect("written");
+        assert!(matches!(open(), Err(OpenError::Corrupt(_))));
+        assert!(start.lsn < at.lsn);
+    }
 }

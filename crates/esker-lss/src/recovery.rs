@@ -119,8 +119,12 @@ pub(crate) fn walk<B: Backend>(
 ) -> Result<Walk, StreamError> {
     let limit = superblock.clean_end.map_or(u64::MAX, |end| end.lsn.get());
     let mut stream = LogStream::new(segments, from.lsn.get(), limit);
-    let mut walk =
-        Walk { end: from, durable: Lsn::ZERO, fault: None, boundaries: BTreeMap::new() };
+    let mut walk = Walk {
+        end: from,
+        durable: Lsn::ZERO,
+        fault: None,
+        boundaries: BTreeMap::new(),
+    };
     loop {
         let segment = segments.geometry().segment_of(walk.end.lsn.get());
         walk.boundaries.entry(segment).or_insert(walk.end);
@@ -159,7 +163,11 @@ pub(crate) fn resume<B: Backend>(
 /// What the superblock alone proves to have been durable.
 pub(crate) fn marked_durable(superblock: &Superblock) -> Lsn {
     let clean_end = superblock.clean_end.map_or(Lsn::ZERO, |end| end.lsn);
-    superblock.epoch_start.lsn.max(superblock.checkpoint.lsn).max(clean_end)
+    superblock
+        .epoch_start
+        .lsn
+        .max(superblock.checkpoint.lsn)
+        .max(clean_end)
 }
 
 /// Decides what the end of a walk means.
@@ -168,7 +176,12 @@ pub(crate) fn conclude<B: Backend>(
     superblock: &Superblock,
     walk: Walk,
 ) -> Result<Recovered, OpenError> {
-    let Walk { end, durable, fault, boundaries } = walk;
+    let Walk {
+        end,
+        durable,
+        fault,
+        boundaries,
+    } = walk;
     let durable = durable.max(marked_durable(superblock));
     if end.lsn < durable || fault == Some(SlotFault::LaterEpoch) {
         return Err(describe(segments, &end, fault)?.into());
@@ -192,7 +205,13 @@ pub(crate) fn conclude<B: Backend>(
             }
         }
     };
-    Ok(Recovered { end, tail, durable, closed, boundaries })
+    Ok(Recovered {
+        end,
+        tail,
+        durable,
+        closed,
+        boundaries,
+    })
 }
 
 /// What lies behind the first slot that is not intact.
@@ -273,7 +292,10 @@ fn look_ahead<B: Backend>(
             }
         }
     }
-    let torn = |slots, to: u64| Tail::Torn { slots, bytes: to.saturating_sub(start) };
+    let torn = |slots, to: u64| Tail::Torn {
+        slots,
+        bytes: to.saturating_sub(start),
+    };
     Ok(Ahead::Nothing(if evidence.slots > 0 {
         torn(evidence.slots, evidence.slots_end)
     } else if evidence.data_end > 0 && !evidence.stale {
@@ -315,7 +337,9 @@ fn weigh(
 
 fn is_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<64>();
-    words.iter().all(|word| word.iter().fold(0, |sum, byte| sum | byte) == 0)
+    words
+        .iter()
+        .all(|word| word.iter().fold(0, |sum, byte| sum | byte) == 0)
         && rest.iter().all(|&byte| byte == 0)
 }
 
@@ -370,8 +394,9 @@ pub(crate) fn describe<B: Backend>(
     let slot = position.lsn;
     let (lsn, damage) = match fault {
         Some(SlotFault::Missing { at }) => (Lsn::new(at), Damage::Missing),
-        Some(SlotFault::Checksum(header)) => damaged_record(segments, &header)?
-            .unwrap_or((slot, Damage::SlotChecksum)),
+        Some(SlotFault::Checksum(header)) => {
+            damaged_record(segments, &header)?.unwrap_or((slot, Damage::SlotChecksum))
+        }
         Some(SlotFault::LaterEpoch) => (slot, Damage::LaterEpoch),
         Some(SlotFault::Header(_) | SlotFault::Chain(_)) | None => (slot, Damage::NoSlot),
     };
@@ -402,3 +427,6 @@ fn damaged_record<B: Backend>(
     // Where no record can be found, the slot as a whole is what is damaged.
     Ok(fault.map(|(lsn, _)| (lsn, Damage::RecordChecksum)))
 }
+
+#[cfg(test)]
+mod tests;

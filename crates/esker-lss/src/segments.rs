@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use esker_buf::{AlignedBuf, Alignment, HugePages, IoBuf};
 use esker_io::{
-    Allocated, Backend, BackendExt, Context, Create, Direct, Durability, FileOptions,
-    IoError, OperationKind, WriteMemory,
+    Allocated, Backend, BackendExt, Context, Create, Direct, Durability, FileOptions, IoError,
+    OperationKind, WriteMemory,
 };
 
 use crate::Lsn;
@@ -46,7 +46,9 @@ pub(crate) fn segment_name(segment: u64) -> String {
 fn parse_name(name: &OsStr, suffix: &str) -> Option<u64> {
     let digits = name.to_str()?.strip_suffix(suffix)?;
     let canonical = digits.len() == 16
-        && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        && digits
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     canonical.then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
@@ -117,7 +119,11 @@ impl<B: Backend> SegmentSet<B> {
             geometry,
             lock_timeout: Duration::ZERO,
             files: Mutex::new(BTreeMap::new()),
-            growth: Mutex::new(Growth { covered: 0, spares: Vec::new(), next_spare: 0 }),
+            growth: Mutex::new(Growth {
+                covered: 0,
+                spares: Vec::new(),
+                next_spare: 0,
+            }),
         }
     }
 
@@ -140,7 +146,10 @@ impl<B: Backend> SegmentSet<B> {
         for name in backend.list(dir)? {
             if let Some(number) = parse_name(&name, SPARE_SUFFIX) {
                 growth.next_spare = growth.next_spare.max(number.saturating_add(1));
-                growth.spares.push(Spare { path: dir.join(&name), file: None });
+                growth.spares.push(Spare {
+                    path: dir.join(&name),
+                    file: None,
+                });
             } else if parse_name(&name, NEW_SUFFIX).is_some() {
                 backend.remove(&dir.join(&name))?;
             } else {
@@ -149,7 +158,13 @@ impl<B: Backend> SegmentSet<B> {
         }
         for segment in segments {
             let file = set.open_writable(&set.path(segment), Create::Never)?;
-            set.files.get_mut().insert(segment, Open { file, writable: true });
+            set.files.get_mut().insert(
+                segment,
+                Open {
+                    file,
+                    writable: true,
+                },
+            );
         }
         Ok(set)
     }
@@ -172,7 +187,10 @@ impl<B: Backend> SegmentSet<B> {
     /// The numbers of the segments that there are now.
     pub(crate) fn existing(&self) -> Result<BTreeSet<u64>, IoError> {
         let names = self.backend.list(&self.dir)?;
-        Ok(names.iter().filter_map(|name| parse_segment_name(name)).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| parse_segment_name(name))
+            .collect())
     }
 
     /// How much space the files take.
@@ -207,7 +225,10 @@ impl<B: Backend> SegmentSet<B> {
             files.remove(&oldest);
         }
         // If another thread was faster, both have the same file.
-        let open = files.entry(segment).or_insert(Open { file, writable: false });
+        let open = files.entry(segment).or_insert(Open {
+            file,
+            writable: false,
+        });
         Ok(Some(open.file.clone()))
     }
 
@@ -239,10 +260,17 @@ impl<B: Backend> SegmentSet<B> {
             #[expect(clippy::cast_possible_truncation, reason = "at most `len - done`")]
             let end = done + left.min(segment_bytes - offset) as usize;
             let open = files.get(&segment).filter(|open| open.writable);
-            let file = open.map(|open| open.file.clone()).ok_or_else(|| IoError::NotWritable {
-                context: Context::new(OperationKind::Write, self.path(segment)).at(offset, left),
-            })?;
-            pieces.push(Piece { file, offset, range: done..end });
+            let file = open
+                .map(|open| open.file.clone())
+                .ok_or_else(|| IoError::NotWritable {
+                    context: Context::new(OperationKind::Write, self.path(segment))
+                        .at(offset, left),
+                })?;
+            pieces.push(Piece {
+                file,
+                offset,
+                range: done..end,
+            });
             done = end;
         }
         Ok(pieces)
@@ -315,7 +343,10 @@ impl<B: Backend> SegmentSet<B> {
         let path = self.spare_path(number);
         self.backend.rename(&new_path, &path)?;
         self.backend.sync_dir(&self.dir)?;
-        self.growth.lock().spares.push(Spare { path, file: Some(file) });
+        self.growth.lock().spares.push(Spare {
+            path,
+            file: Some(file),
+        });
         Ok(true)
     }
 
@@ -348,9 +379,12 @@ impl<B: Backend> SegmentSet<B> {
     }
 
     fn add(&self, segment: u64, growth: &mut Growth<B::File>) -> Result<(), SpaceError> {
-        let open = self.files.lock().get(&segment).filter(|open| open.writable).map(|open| {
-            open.file.clone()
-        });
+        let open = self
+            .files
+            .lock()
+            .get(&segment)
+            .filter(|open| open.writable)
+            .map(|open| open.file.clone());
         if let Some(file) = open {
             return self.complete(&file);
         }
@@ -368,7 +402,13 @@ impl<B: Backend> SegmentSet<B> {
             }
         };
         self.backend.sync_dir(&self.dir)?;
-        self.files.lock().insert(segment, Open { file, writable: true });
+        self.files.lock().insert(
+            segment,
+            Open {
+                file,
+                writable: true,
+            },
+        );
         Ok(())
     }
 
@@ -427,7 +467,9 @@ impl<B: Backend> SegmentSet<B> {
         file: &B::File,
         fill: &mut dyn FnMut(&B::File) -> Result<bool, SpaceError>,
     ) -> Result<bool, SpaceError> {
-        let allocated = self.backend.allocate(file, 0, self.geometry.segment_bytes())?;
+        let allocated = self
+            .backend
+            .allocate(file, 0, self.geometry.segment_bytes())?;
         if allocated == Allocated::Reserved && !fill(file)? {
             return Ok(false);
         }
@@ -466,7 +508,9 @@ impl<B: Backend> SegmentSet<B> {
         let file = self.backend.open(path, &options)?;
         self.check_alignment_of(&file, path)?;
         if !lock(&*self.backend, &file, self.lock_timeout)? {
-            return Err(SpaceError::Locked { path: path.to_path_buf() });
+            return Err(SpaceError::Locked {
+                path: path.to_path_buf(),
+            });
         }
         Ok(file)
     }
@@ -474,7 +518,11 @@ impl<B: Backend> SegmentSet<B> {
     fn check_alignment_of(&self, file: &B::File, path: &Path) -> Result<(), SpaceError> {
         let (needed, block) = (self.backend.facts(file)?.alignment, self.geometry.block());
         if needed > block {
-            return Err(SpaceError::Alignment { path: path.to_path_buf(), needed, block });
+            return Err(SpaceError::Alignment {
+                path: path.to_path_buf(),
+                needed,
+                block,
+            });
         }
         Ok(())
     }
@@ -496,5 +544,175 @@ impl<B: Backend> SegmentSet<B> {
 
     fn spare_path(&self, number: u64) -> PathBuf {
         self.dir.join(format!("{number:016x}{SPARE_SUFFIX}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use esker_io::Blocking;
+
+    use super::*;
+    use crate::testing::{SEGMENT, geometry};
+
+    fn writer(dir: &Path, from: u64) -> Result<SegmentSet<Blocking>, SpaceError> {
+        let backend = Arc::new(Blocking::new());
+        SegmentSet::open_to_write(&backend, dir, geometry(), Lsn::new(from), Duration::ZERO)
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .expect("a directory")
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn only_canonical_names_are_segments() {
+        for segment in [0, 1, 0xabc, u64::MAX] {
+            assert_eq!(
+                parse_segment_name(OsStr::new(&segment_name(segment))),
+                Some(segment)
+            );
+        }
+        for name in [
+            "1.seg",
+            "000000000000000A.seg",
+            "+000000000000001.seg",
+            "superblock",
+            ".seg",
+        ] {
+            assert_eq!(parse_segment_name(OsStr::new(name)), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn ensured_space_is_there_in_whole_files() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let set = writer(dir.path(), 0).expect("opened");
+        assert_eq!(set.ensure(Lsn::new(0)).expect("space"), Lsn::ZERO);
+        assert_eq!(set.ensure(Lsn::new(1)).expect("space"), Lsn::new(SEGMENT));
+        assert_eq!(
+            set.ensure(Lsn::new(2 * SEGMENT + 1)).expect("space"),
+            Lsn::new(3 * SEGMENT)
+        );
+        assert_eq!(
+            names(dir.path()),
+            (0..3).map(segment_name).collect::<Vec<_>>()
+        );
+        for segment in 0..3 {
+            assert_eq!(
+                fs::metadata(set.path(segment)).expect("a file").len(),
+                SEGMENT
+            );
+        }
+        assert!(matches!(
+            set.ensure(Lsn::new(u64::MAX)),
+            Err(SpaceError::LogFull)
+        ));
+        assert_eq!(set.usage().expect("listed").bytes, 3 * SEGMENT);
+    }
+
+    #[test]
+    fn a_range_is_cut_where_the_files_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let set = writer(dir.path(), 0).expect("opened");
+        set.ensure(Lsn::new(3 * SEGMENT)).expect("space");
+        let len = usize::try_from(SEGMENT).expect("small") + 1024;
+        let pieces = set.pieces(Lsn::new(SEGMENT - 512), len).expect("all there");
+        let cuts: Vec<_> = pieces
+            .iter()
+            .map(|piece| (piece.offset, piece.range.clone()))
+            .collect();
+        let second = 512 + usize::try_from(SEGMENT).expect("small");
+        assert_eq!(
+            cuts,
+            [(SEGMENT - 512, 0..512), (0, 512..second), (0, second..len)]
+        );
+        assert!(set.pieces(Lsn::new(3 * SEGMENT - 512), 1024).is_err());
+        assert_eq!(set.files(Lsn::new(0), Lsn::new(SEGMENT)).len(), 1);
+        assert_eq!(set.files(Lsn::new(0), Lsn::new(SEGMENT + 1)).len(), 2);
+        assert!(set.files(Lsn::new(5), Lsn::new(5)).is_empty());
+        set.sync_range(Lsn::new(0), Lsn::new(3 * SEGMENT))
+            .expect("synced");
+    }
+
+    #[test]
+    fn trimmed_segments_are_used_again_or_removed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let set = writer(dir.path(), 0).expect("opened");
+        set.ensure(Lsn::new(5 * SEGMENT)).expect("space");
+        assert_eq!(
+            set.remove_below(Lsn::new(4 * SEGMENT - 1), 2)
+                .expect("removed"),
+            3
+        );
+        assert_eq!(set.spares(), 2);
+        assert_eq!(
+            set.existing()
+                .expect("listed")
+                .into_iter()
+                .collect::<Vec<_>>(),
+            [3, 4]
+        );
+        set.ensure(Lsn::new(7 * SEGMENT)).expect("space");
+        assert_eq!(set.spares(), 0);
+        assert_eq!(
+            names(dir.path()),
+            (3..7).map(segment_name).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn spares_survive_reopening_and_left_overs_do_not() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let set = writer(dir.path(), 0).expect("opened");
+        assert!(set.prepare_spare(&mut || true).expect("made"));
+        assert!(!set.prepare_spare(&mut || false).unwrap_or(true) || set.spares() == 2);
+        drop(set);
+        fs::write(dir.path().join(format!("{:016x}{NEW_SUFFIX}", 77)), b"half").expect("written");
+        let short = dir.path().join(format!("{:016x}{SPARE_SUFFIX}", 99));
+        fs::write(&short, b"short").expect("written");
+        let set = writer(dir.path(), 0).expect("opened");
+        let spares = set.spares();
+        assert!(spares >= 2);
+        set.ensure(Lsn::new(3 * SEGMENT)).expect("space");
+        assert_eq!(
+            names(dir.path()),
+            (0..3).map(segment_name).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_segment_that_is_too_short_gets_its_space_back() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join(segment_name(1)), vec![7; 1000]).expect("written");
+        let set = writer(dir.path(), SEGMENT).expect("opened");
+        set.ensure(Lsn::new(2 * SEGMENT)).expect("space");
+        let bytes = fs::read(set.path(1)).expect("a segment");
+        assert_eq!(bytes.len() as u64, SEGMENT);
+        assert!(bytes[..512].iter().all(|&byte| byte == 7));
+    }
+
+    #[test]
+    fn a_second_writer_finds_the_segments_locked() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let set = writer(dir.path(), 0).expect("opened");
+        set.ensure(Lsn::new(1)).expect("space");
+        assert!(matches!(
+            writer(dir.path(), 0),
+            Err(SpaceError::Locked { .. })
+        ));
+        drop(set);
+        writer(dir.path(), 0).expect("free again");
     }
 }

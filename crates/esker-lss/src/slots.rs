@@ -34,7 +34,9 @@ pub(crate) enum Body {
     Intact,
     Damaged,
     /// There is no file, or it ends, at this address.
-    Missing { at: u64 },
+    Missing {
+        at: u64,
+    },
 }
 
 /// Checks the slot at `position` and passes it. Its bytes behind the header, padding included, go
@@ -47,7 +49,9 @@ pub(crate) fn next_slot<B: Backend>(
 ) -> Result<Result<(SlotHeader, Position), SlotFault>, StreamError> {
     let bytes = stream.available()?;
     if bytes.is_empty() {
-        return Ok(Err(SlotFault::Missing { at: position.lsn.get() }));
+        return Ok(Err(SlotFault::Missing {
+            at: position.lsn.get(),
+        }));
     }
     let sealed = match SlotHeader::decode(bytes) {
         Ok(sealed) => sealed,
@@ -61,7 +65,9 @@ pub(crate) fn next_slot<B: Backend>(
         return Ok(Err(SlotFault::Chain(fault)));
     }
     let padded_len = chain::padded_len(&header, &superblock.geometry);
-    let body = check_body(stream, &sealed, padded_len, &mut |bytes| visit(&header, bytes))?;
+    let body = check_body(stream, &sealed, padded_len, &mut |bytes| {
+        visit(&header, bytes)
+    })?;
     Ok(match (body, follows) {
         (Body::Intact, Ok(after)) => Ok((header, after)),
         (Body::Intact, Err(_)) => Err(SlotFault::LaterEpoch),
@@ -94,7 +100,9 @@ pub(crate) fn check_body<B: Backend>(
         let left = end - stream.position();
         let bytes = stream.available()?;
         if bytes.is_empty() {
-            return Ok(Body::Missing { at: stream.position() });
+            return Ok(Body::Missing {
+                at: stream.position(),
+            });
         }
         let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
         check.update(&bytes[skip..taken]);
@@ -102,7 +110,11 @@ pub(crate) fn check_body<B: Backend>(
         skip = 0;
         stream.advance(taken as u64);
     }
-    Ok(if check.matches() { Body::Intact } else { Body::Damaged })
+    Ok(if check.matches() {
+        Body::Intact
+    } else {
+        Body::Damaged
+    })
 }
 
 /// What the records of one slot, or of many, add up to.
@@ -261,7 +273,9 @@ impl<'s> RecordWalk<'s> {
         let unfinished = self.record.as_ref().map(|record| record.lsn);
         let stopped = (self.at < self.end).then_some(self.at);
         let fault = self.fault.or_else(|| {
-            unfinished.or(stopped).map(|lsn| (Lsn::new(lsn), Damage::Layout))
+            unfinished
+                .or(stopped)
+                .map(|lsn| (Lsn::new(lsn), Damage::Layout))
         });
         (self.counts, fault)
     }

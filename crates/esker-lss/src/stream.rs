@@ -95,7 +95,10 @@ impl<B: Backend> LogStream<B> {
     /// The bytes of `[start, limit)`; `start` is a multiple of the block, `limit` is rounded up to
     /// one.
     pub(crate) fn new(segments: &Arc<SegmentSet<B>>, start: u64, limit: u64) -> Self {
-        debug_assert!(segments.geometry().block().divides(start), "streams start at a block");
+        debug_assert!(
+            segments.geometry().block().divides(start),
+            "streams start at a block"
+        );
         let block = segments.geometry().block();
         let limit = block.ceil(limit).unwrap_or_else(|| block.floor(u64::MAX));
         Self {
@@ -130,7 +133,9 @@ impl<B: Backend> LogStream<B> {
                 return Ok(&[]);
             }
         }
-        let Some(chunk) = &self.current else { return Ok(&[]) };
+        let Some(chunk) = &self.current else {
+            return Ok(&[]);
+        };
         Ok(&chunk.buf[to_usize(self.position - chunk.start)..to_usize(chunk.valid)])
     }
 
@@ -153,7 +158,9 @@ impl<B: Backend> LogStream<B> {
             self.issued = self.segments.geometry().block().floor(self.position);
         }
         self.issue()?;
-        let Some(front) = self.ahead.front() else { return Ok(false) };
+        let Some(front) = self.ahead.front() else {
+            return Ok(false);
+        };
         if front.start > self.position {
             // The chunk before it was cut short by the end of its file.
             return Ok(false);
@@ -203,14 +210,20 @@ impl<B: Backend> LogStream<B> {
                 break;
             };
             let offset = start % segment_bytes;
-            let len = self.next_bytes.min(segment_bytes - offset).min(self.limit - start);
+            let len = self
+                .next_bytes
+                .min(segment_bytes - offset)
+                .min(self.limit - start);
             let memory = ReadMemory::slice(self.buffer(to_usize(len))?, 0..to_usize(len))
                 .expect("the buffer is long enough");
             let slot = Slot::default();
             let filled = Arc::clone(&slot);
             let sink = move |completion| *filled.lock() = Some(completion);
             batch.push(Operation::new(file, Action::Read { offset, memory }, sink));
-            self.ahead.push_back(Ahead { start, slot: Some(slot) });
+            self.ahead.push_back(Ahead {
+                start,
+                slot: Some(slot),
+            });
             self.issued = start + len;
             self.next_bytes = (self.next_bytes * 4).min(CHUNK_BYTES);
         }
@@ -231,7 +244,10 @@ impl<B: Backend> LogStream<B> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "callers pass lengths of chunks")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "callers pass lengths of chunks"
+)]
 fn to_usize(len: u64) -> usize {
     len as usize
 }

@@ -61,18 +61,18 @@ pub(crate) struct SuperblockFile<B: Backend> {
 impl<B: Backend> SuperblockFile<B> {
     /// Opens the superblock of an existing store for writing and takes the store's lock, waiting
     /// up to `timeout` for it.
-    pub(crate) fn open(
-        backend: &Arc<B>,
-        dir: &Path,
-        timeout: Duration,
-    ) -> Result<Self, OpenError> {
+    pub(crate) fn open(backend: &Arc<B>, dir: &Path, timeout: Duration) -> Result<Self, OpenError> {
         let path = dir.join(FILE_NAME);
         let file = open_file(&**backend, dir, &path, FileOptions::read_write())?;
         if !lock(&**backend, &file, timeout)? {
             return Err(OpenError::Locked { path });
         }
         let (current, _) = load(&**backend, &file, &path)?;
-        Ok(Self { backend: Arc::clone(backend), file, current })
+        Ok(Self {
+            backend: Arc::clone(backend),
+            file,
+            current,
+        })
     }
 
     /// Creates a store in `dir`, with its parents, unless there is one already; then opens it.
@@ -90,8 +90,9 @@ impl<B: Backend> SuperblockFile<B> {
             other => return other,
         }
         let (path, new_path) = (dir.join(FILE_NAME), dir.join(NEW_FILE_NAME));
-        let options =
-            FileOptions::read_write().create(Create::IfMissing).direct(Direct::Try);
+        let options = FileOptions::read_write()
+            .create(Create::IfMissing)
+            .direct(Direct::Try);
         let file = backend.open(&new_path, &options)?;
         if !lock(&**backend, &file, timeout)? {
             return Err(OpenError::Locked { path: new_path });
@@ -127,14 +128,15 @@ impl<B: Backend> SuperblockFile<B> {
     ///
     /// After an error either copy may say either; what [`current`](Self::current) says is as it was
     /// before.
-    pub(crate) fn update(
-        &mut self,
-        change: impl FnOnce(&mut Superblock),
-    ) -> Result<(), IoError> {
+    pub(crate) fn update(&mut self, change: impl FnOnce(&mut Superblock)) -> Result<(), IoError> {
         let mut next = self.current;
         change(&mut next);
         next.counter = self.current.counter.saturating_add(1);
-        debug_assert_eq!(Superblock::decode(&next.encode()), Ok(next), "an update keeps it valid");
+        debug_assert_eq!(
+            Superblock::decode(&next.encode()),
+            Ok(next),
+            "an update keeps it valid"
+        );
         // A second attempt after an error must not look older than the first.
         self.current.counter = next.counter;
         write_copies(&*self.backend, &self.file, &next)?;
@@ -155,7 +157,11 @@ impl<B: Backend> SuperblockView<B> {
     pub(crate) fn open(backend: &Arc<B>, dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join(FILE_NAME);
         let file = open_file(&**backend, dir, &path, FileOptions::read())?;
-        Ok(Self { backend: Arc::clone(backend), file, path })
+        Ok(Self {
+            backend: Arc::clone(backend),
+            file,
+            path,
+        })
     }
 
     /// What it says now. A copy that is being written is read again.
@@ -178,7 +184,9 @@ impl<B: Backend> SuperblockView<B> {
 
     /// The error for a superblock that is not the one it was.
     pub(crate) fn damaged(&self) -> OpenError {
-        OpenError::SuperblockDamaged { path: self.path.clone() }
+        OpenError::SuperblockDamaged {
+            path: self.path.clone(),
+        }
     }
 
     /// Whether somebody has the store open for writing.
@@ -212,7 +220,11 @@ fn open_file<B: Backend>(
     let needed = backend.facts(&file)?.alignment;
     if needed > Alignment::BLOCK {
         let path = path.to_path_buf();
-        return Err(OpenError::Alignment { path, needed, block: Alignment::BLOCK });
+        return Err(OpenError::Alignment {
+            path,
+            needed,
+            block: Alignment::BLOCK,
+        });
     }
     Ok(file)
 }
@@ -224,8 +236,8 @@ fn write_copies<B: Backend>(
 ) -> Result<(), IoError> {
     let bytes = superblock.encode();
     for offset in COPY_OFFSETS {
-        let mut buf = AlignedBuf::zeroed(COPY_BYTES, Alignment::BLOCK)
-            .expect("memory for one block");
+        let mut buf =
+            AlignedBuf::zeroed(COPY_BYTES, Alignment::BLOCK).expect("memory for one block");
         buf.copy_from_slice(&bytes);
         backend.write_at(file, offset, buf, Durability::Durable)?;
     }
@@ -261,8 +273,11 @@ fn pick(copies: &Copies) -> Option<Superblock> {
         | [_, Err(CopyFault::Version { intact: true, .. })] => None,
         [Ok(one), Ok(other)] => {
             // The sizes and the identity never change: one of the two is another store's.
-            (one.geometry == other.geometry)
-                .then_some(if other.supersedes(one) { *other } else { *one })
+            (one.geometry == other.geometry).then_some(if other.supersedes(one) {
+                *other
+            } else {
+                *one
+            })
         }
         [Ok(one), Err(_)] | [Err(_), Ok(one)] => Some(*one),
         [Err(_), Err(_)] => None,
@@ -279,20 +294,184 @@ fn fault(copies: &Copies, lengths: [usize; 2], path: &Path) -> OpenError {
     };
     let is = |fault| copies.iter().all(|copy| *copy == Err(fault));
     if let Some(found) = version(true) {
-        return OpenError::UnknownVersion { path, found, supported: VERSION };
+        return OpenError::UnknownVersion {
+            path,
+            found,
+            supported: VERSION,
+        };
     }
     if lengths[0] < COPY_BYTES && lengths[0] > 0 {
-        return OpenError::SuperblockTruncated { path, len_bytes: lengths[0] as u64 };
+        return OpenError::SuperblockTruncated {
+            path,
+            len_bytes: lengths[0] as u64,
+        };
     }
     if is(CopyFault::Empty) {
         return OpenError::SuperblockEmpty { path };
     }
     let ours = copies.iter().any(|copy| {
-        matches!(copy, Ok(_) | Err(CopyFault::Checksum | CopyFault::Inconsistent))
+        matches!(
+            copy,
+            Ok(_) | Err(CopyFault::Checksum | CopyFault::Inconsistent)
+        )
     });
     match version(false) {
-        Some(found) if !ours => OpenError::UnknownVersion { path, found, supported: VERSION },
+        Some(found) if !ours => OpenError::UnknownVersion {
+            path,
+            found,
+            supported: VERSION,
+        },
         None if !ours => OpenError::NotASuperblock { path },
         _ => OpenError::SuperblockDamaged { path },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use esker_io::Blocking;
+
+    use super::*;
+    use crate::testing::{LogBuilder, geometry};
+
+    fn open(dir: &Path) -> Result<SuperblockFile<Blocking>, OpenError> {
+        SuperblockFile::open(&Arc::new(Blocking::new()), dir, Duration::ZERO)
+    }
+
+    fn view(dir: &Path) -> Result<Superblock, OpenError> {
+        let view = SuperblockView::open(&Arc::new(Blocking::new()), dir)?;
+        view.load().map(|(superblock, _)| superblock)
+    }
+
+    #[test]
+    fn a_store_is_created_once_and_opened_after_that() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let dir = dir.path().join("below/that");
+        let backend = Arc::new(Blocking::new());
+        let create = || SuperblockFile::create(&backend, &dir, geometry(), Duration::ZERO);
+        let mut file = create().expect("created");
+        assert!(matches!(create(), Err(OpenError::Locked { .. })));
+        file.update(|next| next.epoch = 7).expect("written");
+        drop(file);
+        let file = create().expect("opened");
+        assert_eq!((file.current().epoch, file.current().counter), (7, 1));
+        let names: Vec<_> = fs::read_dir(&dir).expect("a directory").collect();
+        assert_eq!(names.len(), 1);
+    }
+
+    #[test]
+    fn a_creation_that_was_interrupted_is_taken_up() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join(NEW_FILE_NAME), b"half").expect("written");
+        assert!(matches!(open(dir.path()), Err(OpenError::NoStore { .. })));
+        let backend = Arc::new(Blocking::new());
+        let file = SuperblockFile::create(&backend, dir.path(), geometry(), Duration::ZERO);
+        assert_eq!(file.expect("created").current().epoch, 0);
+    }
+
+    #[test]
+    fn either_copy_is_enough_and_the_newer_is_taken() {
+        let log = LogBuilder::new();
+        let (old, mut new) = (log.superblock, log.superblock);
+        new.counter += 1;
+        for copies in [[&new, &old], [&old, &new]] {
+            log.write_superblock_copies(copies);
+            assert_eq!(view(log.path()).expect("intact"), new);
+            for (copy, offset) in COPY_OFFSETS.into_iter().enumerate() {
+                let mut bytes = fs::read(log.superblock_path()).expect("read");
+                let at = usize::try_from(offset).expect("small");
+                // Torn in the middle.
+                bytes[at + 128..at + COPY_BYTES].fill(0);
+                fs::write(log.superblock_path(), &bytes).expect("written");
+                let left = copies[1 - copy];
+                assert_eq!(view(log.path()).expect("one is intact"), *left);
+                assert_eq!(open(log.path()).expect("one is intact").current(), left);
+                log.write_superblock_copies(copies);
+            }
+        }
+    }
+
+    #[test]
+    fn an_update_reaches_both_copies() {
+        let log = LogBuilder::new();
+        let mut file = open(log.path()).expect("intact");
+        file.update(|next| next.epoch = 9).expect("written");
+        let bytes = fs::read(log.superblock_path()).expect("read");
+        for offset in COPY_OFFSETS {
+            let at = usize::try_from(offset).expect("small");
+            assert_eq!(bytes[at..at + COPY_BYTES], file.current().encode());
+        }
+    }
+
+    #[test]
+    fn each_fault_has_an_error_of_its_own() {
+        let log = LogBuilder::new();
+        let whole = fs::read(log.superblock_path()).expect("read");
+        let with = |bytes: &[u8]| {
+            fs::write(log.superblock_path(), bytes).expect("written");
+            let error = view(log.path()).expect_err("no superblock");
+            let same = open(log.path()).map(drop).expect_err("no superblock");
+            assert_eq!(error.to_string(), same.to_string());
+            error
+        };
+        assert!(matches!(with(&[]), OpenError::SuperblockEmpty { .. }));
+        assert!(matches!(
+            with(&[0; 80_000]),
+            OpenError::SuperblockEmpty { .. }
+        ));
+        let error = with(&whole[..1000]);
+        assert!(matches!(
+            error,
+            OpenError::SuperblockTruncated {
+                len_bytes: 1000,
+                ..
+            }
+        ));
+        assert!(matches!(
+            with(&[b'x'; 5000]),
+            OpenError::NotASuperblock { .. }
+        ));
+        assert!(matches!(
+            with(&[b'x'; 80_000]),
+            OpenError::NotASuperblock { .. }
+        ));
+        let mut damaged = whole.clone();
+        for offset in [100, 65536 + 100] {
+            damaged[offset] ^= 1;
+        }
+        assert!(matches!(
+            with(&damaged),
+            OpenError::SuperblockDamaged { .. }
+        ));
+        let mut newer = whole.clone();
+        for offset in [8, 65536 + 8] {
+            newer[offset] = 2;
+        }
+        assert!(matches!(
+            with(&newer),
+            OpenError::UnknownVersion { found: 2, .. }
+        ));
+        // The copies of two stores.
+        let mut other = log.superblock;
+        let sizes = other.geometry.sizes();
+        other.geometry = Geometry::new(other.geometry.store_id() + 1, &sizes).expect("valid");
+        log.write_superblock_copies([&log.superblock, &other]);
+        assert!(matches!(
+            view(log.path()),
+            Err(OpenError::SuperblockDamaged { .. })
+        ));
+
+        fs::remove_file(log.superblock_path()).expect("removed");
+        assert!(matches!(
+            view(log.path()),
+            Err(OpenError::SuperblockMissing { .. })
+        ));
+        let empty = tempfile::tempdir().expect("a directory");
+        assert!(matches!(view(empty.path()), Err(OpenError::NoStore { .. })));
+        assert!(matches!(
+            view(&empty.path().join("none")),
+            Err(OpenError::NoStore { .. })
+        ));
     }
 }

@@ -16,8 +16,7 @@ use crate::format::slot::SlotHeader;
 use crate::format::superblock::Superblock;
 use crate::geometry::Geometry;
 use crate::recovery::{
-    Recovered, Tail, Visitor, Walk, check_files, conclude, corruption, marked_durable,
-    walk,
+    Recovered, Tail, Visitor, Walk, check_files, conclude, corruption, marked_durable, walk,
 };
 use crate::segments::SegmentSet;
 use crate::slots::{RecordCounts, RecordWalk};
@@ -135,7 +134,9 @@ fn check<B: Backend>(
     let geometry = superblock.geometry;
     let first = superblock.first;
     let last = segments.existing()?.last().copied().unwrap_or(0);
-    let files_end = last.saturating_add(1).saturating_mul(geometry.segment_bytes());
+    let files_end = last
+        .saturating_add(1)
+        .saturating_mul(geometry.segment_bytes());
     let seal = RecordSeal::new(geometry.store_id());
     let mut checker = Checker {
         seal: &seal,
@@ -154,7 +155,10 @@ fn check<B: Backend>(
     let end = found.end;
     let proven = found.durable.max(marked_durable(superblock));
     let (tail, damage) = if let Some((slot, lsn, damage)) = fault {
-        (Tail::Clean, Some(corruption(segments, lsn, Some(slot), damage)))
+        (
+            Tail::Clean,
+            Some(corruption(segments, lsn, Some(slot), damage)),
+        )
     } else {
         judge(segments, superblock, found, writer_alive)?
     };
@@ -176,9 +180,10 @@ fn check<B: Backend>(
         tail,
         closed: superblock.clean_end.is_some(),
         writer_alive,
-        superblock_copies: copies.map(|copy| copy.as_ref().is_ok_and(|one| {
-            one.geometry == superblock.geometry
-        })),
+        superblock_copies: copies.map(|copy| {
+            copy.as_ref()
+                .is_ok_and(|one| one.geometry == superblock.geometry)
+        }),
         damage,
     })
 }
@@ -234,12 +239,17 @@ struct Checker<'c> {
 impl Visitor for Checker<'_> {
     fn bytes(&mut self, header: &SlotHeader, bytes: &[u8]) {
         let seal = self.seal;
-        self.walk.get_or_insert_with(|| RecordWalk::new(seal, header)).feed(bytes);
+        self.walk
+            .get_or_insert_with(|| RecordWalk::new(seal, header))
+            .feed(bytes);
     }
 
     fn intact(&mut self, header: &SlotHeader, after: &Position) -> bool {
         let seal = self.seal;
-        let walk = self.walk.take().unwrap_or_else(|| RecordWalk::new(seal, header));
+        let walk = self
+            .walk
+            .take()
+            .unwrap_or_else(|| RecordWalk::new(seal, header));
         let (counts, fault) = walk.finish();
         if let Some((lsn, damage)) = fault {
             self.fault = Some((header.base, lsn, damage));
@@ -264,8 +274,144 @@ impl Visitor for Checker<'_> {
         let done_bytes = after.lsn.get() - self.first;
         if done_bytes >= self.reported + PROGRESS_BYTES {
             self.reported = done_bytes;
-            (self.progress)(VerifyProgress { done_bytes, total_bytes: self.total_bytes });
+            (self.progress)(VerifyProgress {
+                done_bytes,
+                total_bytes: self.total_bytes,
+            });
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use esker_io::Blocking;
+
+    use super::*;
+    use crate::testing::{LogBuilder, Part};
+
+    fn verified(log: &LogBuilder) -> VerifyReport {
+        verify(log.path(), Blocking::new(), |_| {}).expect("a report")
+    }
+
+    fn two_lives() -> LogBuilder {
+        let mut log = LogBuilder::new();
+        log.slot_of(&[Part::Data(b"one"), Part::Void(32), Part::Data(&[2; 900])]);
+        log.slot(5000, 1)
+            .slot(10, 1)
+            .reopen()
+            .slot(7, 1)
+            .slot(600, 1)
+            .close();
+        log
+    }
+
+    #[test]
+    fn an_intact_log_adds_up() {
+        let log = two_lives();
+        let report = verified(&log);
+        assert!(report.is_intact());
+        assert_eq!(
+            (report.slots, report.records, report.voids, report.epochs),
+            (5, 6, 1, 2)
+        );
+        assert_eq!((report.first, report.end), (Lsn::ZERO, log.at.lsn));
+        let payload: usize = log.records.iter().map(|(_, payload)| payload.len()).sum();
+        assert_eq!(report.payload_bytes, payload as u64);
+        assert_eq!((report.void_bytes, report.bytes), (32, log.at.lsn.get()));
+        let used = 5 * 64
+            + log
+                .records
+                .iter()
+                .map(|(_, p)| 8 + p.len().next_multiple_of(8))
+                .sum::<usize>()
+            + 32;
+        assert_eq!(report.padding_bytes, report.bytes - used as u64);
+        assert!(report.closed && !report.writer_alive);
+    }
+
+    #[test]
+    fn every_flipped_byte_below_the_end_is_found() {
+        let log = two_lives();
+        for at in 0..log.at.lsn.get() {
+            log.flip(at);
+            let report = verified(&log);
+            let damage = report
+                .damage
+                .unwrap_or_else(|| panic!("byte {at} is damaged"));
+            let slot = log
+                .slots
+                .iter()
+                .rfind(|slot| slot.lsn.get() <= at)
+                .expect("covered");
+            assert_eq!(damage.slot, Some(slot.lsn), "byte {at}");
+            assert_eq!(report.end, slot.lsn);
+            log.flip(at);
+        }
+        assert!(verified(&log).is_intact());
+    }
+
+    #[test]
+    fn records_that_do_not_fill_an_intact_slot_are_damage() {
+        let mut log = LogBuilder::new();
+        log.slot(100, 1);
+        let (mut bytes, _) = log.compose(&[Part::Data(b"one"), Part::Data(b"two")]);
+        let header = SlotHeader::decode(&bytes).expect("a slot").header;
+        // The second record's checksum is wrong, and the slot's is right.
+        bytes[64 + 16 + 8] ^= 1;
+        header.seal(&mut bytes);
+        log.write(log.at.lsn.get(), &bytes);
+        let damage = verified(&log).damage.expect("damage");
+        assert_eq!(damage.lsn.get(), log.at.lsn.get() + 64 + 16);
+        assert_eq!(damage.damage, Damage::RecordChecksum);
+        let mut shorter = header;
+        shorter.len -= 8;
+        shorter.seal(&mut bytes);
+        log.write(log.at.lsn.get(), &bytes);
+        assert_eq!(
+            verified(&log).damage.expect("damage").damage,
+            Damage::Layout
+        );
+    }
+
+    #[test]
+    fn a_torn_tail_is_reported_and_is_no_damage() {
+        let mut log = LogBuilder::new();
+        log.slot(100, 1).slot(3000, 1);
+        log.flip(log.at.lsn.get() - 600);
+        let report = verified(&log);
+        assert!(report.is_intact());
+        assert_eq!(report.end, log.slots[1].lsn);
+        assert!(matches!(report.tail, Tail::Torn { slots: 1, .. }));
+    }
+
+    #[test]
+    fn a_damaged_copy_of_the_superblock_is_reported() {
+        let log = two_lives();
+        let mut bytes = fs::read(log.superblock_path()).expect("read");
+        bytes[65536 + 40] ^= 1;
+        fs::write(log.superblock_path(), bytes).expect("written");
+        let report = verified(&log);
+        assert_eq!(report.superblock_copies, [true, false]);
+        assert!(report.damage.is_none() && !report.is_intact());
+    }
+
+    #[test]
+    fn a_missing_segment_is_damage_wherever_it_is() {
+        let mut log = LogBuilder::new();
+        while log.at.lsn.get() < 3 * crate::testing::SEGMENT {
+            log.slot(9000, 1);
+        }
+        log.close();
+        for segment in 0..3 {
+            let path = log.segment_path(segment);
+            let bytes = fs::read(&path).expect("read");
+            fs::remove_file(&path).expect("removed");
+            let damage = verified(&log).damage.expect("damage");
+            assert_eq!((damage.damage, &damage.file), (Damage::Missing, &path));
+            fs::write(&path, bytes).expect("written");
+        }
     }
 }

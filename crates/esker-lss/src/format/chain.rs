@@ -70,9 +70,13 @@ pub(crate) fn follows(
     if !governs(header, position, superblock) {
         return Err(ChainFault::Epoch);
     }
-    let end = position.lsn.checked_add(padded_len(header, &superblock.geometry));
+    let end = position
+        .lsn
+        .checked_add(padded_len(header, &superblock.geometry));
     Ok(Position {
-        lsn: end.filter(|end| *end <= Lsn::LIMIT).ok_or(ChainFault::Length)?,
+        lsn: end
+            .filter(|end| *end <= Lsn::LIMIT)
+            .ok_or(ChainFault::Length)?,
         seq: position.seq.checked_add(1).ok_or(ChainFault::Sequence)?,
         epoch: header.epoch,
         epoch_start: header.epoch_start,

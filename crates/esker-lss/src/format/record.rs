@@ -54,7 +54,9 @@ pub(crate) struct RecordSeal {
 impl RecordSeal {
     /// For the store with this identity.
     pub(crate) fn new(store_id: u64) -> Self {
-        Self { store: crc32c::crc32c(&store_id.to_le_bytes()) }
+        Self {
+            store: crc32c::crc32c(&store_id.to_le_bytes()),
+        }
     }
 
     /// The checksum of address and first word: all of it for a void, to be continued with the
@@ -87,7 +89,11 @@ impl RecordHeader {
             VOID => Kind::Void,
             _ => return None,
         };
-        Some(Self { kind, len: word >> KIND_BITS, crc: u32_at(&bytes, CRC_AT) })
+        Some(Self {
+            kind,
+            len: word >> KIND_BITS,
+            crc: u32_at(&bytes, CRC_AT),
+        })
     }
 
     /// The first word.
@@ -138,7 +144,11 @@ pub(crate) fn encode_header(seal: &RecordSeal, lsn: Lsn, payload: &[u8]) -> [u8;
 /// If the room is not [`encoded_len`] long.
 #[inline]
 pub(crate) fn write_into(room: &mut [u8], seal: &RecordSeal, lsn: Lsn, payload: &[u8]) {
-    assert_eq!(Some(room.len()), encoded_len(payload.len()), "the room is made for the payload");
+    assert_eq!(
+        Some(room.len()),
+        encoded_len(payload.len()),
+        "the room is made for the payload"
+    );
     let (header, rest) = room.split_at_mut(HEADER_BYTES);
     let (body, padding) = rest.split_at_mut(payload.len());
     body.copy_from_slice(payload);
@@ -171,7 +181,9 @@ pub(crate) fn write_void(room: &mut [u8], seal: &RecordSeal, lsn: Lsn) {
 }
 
 fn word(kind: Kind, len: usize) -> u32 {
-    let len = u32::try_from(len).ok().filter(|&len| len as usize <= MAX_PAYLOAD_BYTES);
+    let len = u32::try_from(len)
+        .ok()
+        .filter(|&len| len as usize <= MAX_PAYLOAD_BYTES);
     len.expect("a payload's length was checked against the largest") << KIND_BITS | kind.code()
 }
 
@@ -216,7 +228,11 @@ pub(crate) fn parse<'b>(
         crc = crc32c::crc32c_append(crc, payload);
     }
     if crc == header.crc {
-        Ok(ParsedRecord { kind: header.kind, payload, encoded_len })
+        Ok(ParsedRecord {
+            kind: header.kind,
+            payload,
+            encoded_len,
+        })
     } else {
         Err(RecordFault::Checksum)
     }
@@ -281,9 +297,15 @@ mod tests {
         let seal = RecordSeal::new(0);
         for kind in [0u32, 3, 4, 5, 6, 7] {
             let bytes = RecordHeader::encode(kind, seal.begin(Lsn::ZERO, kind));
-            assert_eq!(parse(&bytes, &seal, Lsn::ZERO), Err(RecordFault::NotARecord));
+            assert_eq!(
+                parse(&bytes, &seal, Lsn::ZERO),
+                Err(RecordFault::NotARecord)
+            );
         }
-        assert_eq!(parse(&[0; 64], &seal, Lsn::ZERO), Err(RecordFault::NotARecord));
+        assert_eq!(
+            parse(&[0; 64], &seal, Lsn::ZERO),
+            Err(RecordFault::NotARecord)
+        );
     }
 
     #[test]

@@ -100,7 +100,11 @@ impl SlotHeader {
             epoch_start: Lsn::new(u64_at(bytes, EPOCH_START_AT)),
         };
         let checksum = u64_at(bytes, CHECKSUM_AT);
-        Ok(Sealed { header, checksum, seed: xxh3_64(&bytes[..CHECKSUM_AT]) })
+        Ok(Sealed {
+            header,
+            checksum,
+            seed: xxh3_64(&bytes[..CHECKSUM_AT]),
+        })
     }
 
     /// Finishes a slot as the writer does: zeroes `bytes` from the used length on and writes the
@@ -149,7 +153,10 @@ impl Sealed {
 
     /// The same, for a rest that comes in pieces.
     pub(crate) fn check(&self) -> SlotCheck {
-        SlotCheck { hash: Xxh3::with_seed(self.seed), checksum: self.checksum }
+        SlotCheck {
+            hash: Xxh3::with_seed(self.seed),
+            checksum: self.checksum,
+        }
     }
 }
 

@@ -124,13 +124,33 @@ impl Superblock {
         put(&mut bytes, MAGIC_AT, &MAGIC);
         put(&mut bytes, VERSION_AT, &VERSION.to_le_bytes());
         put(&mut bytes, BLOCK_BYTES_AT, &sizes.block_bytes.to_le_bytes());
-        put(&mut bytes, STORE_ID_AT, &self.geometry.store_id().to_le_bytes());
+        put(
+            &mut bytes,
+            STORE_ID_AT,
+            &self.geometry.store_id().to_le_bytes(),
+        );
         put(&mut bytes, COUNTER_AT, &self.counter.to_le_bytes());
         put(&mut bytes, EPOCH_AT, &self.epoch.to_le_bytes());
-        put(&mut bytes, WINDOW_SLOTS_AT, &sizes.window_slots.to_le_bytes());
-        put(&mut bytes, SEGMENT_BYTES_AT, &sizes.segment_bytes.to_le_bytes());
-        put(&mut bytes, WINDOW_BYTES_AT, &sizes.window_bytes.to_le_bytes());
-        put(&mut bytes, MAX_RECORD_BYTES_AT, &sizes.max_record_bytes.to_le_bytes());
+        put(
+            &mut bytes,
+            WINDOW_SLOTS_AT,
+            &sizes.window_slots.to_le_bytes(),
+        );
+        put(
+            &mut bytes,
+            SEGMENT_BYTES_AT,
+            &sizes.segment_bytes.to_le_bytes(),
+        );
+        put(
+            &mut bytes,
+            WINDOW_BYTES_AT,
+            &sizes.window_bytes.to_le_bytes(),
+        );
+        put(
+            &mut bytes,
+            MAX_RECORD_BYTES_AT,
+            &sizes.max_record_bytes.to_le_bytes(),
+        );
         put_position(&mut bytes, EPOCH_START_AT, &self.epoch_start);
         put_position(&mut bytes, FIRST_AT, &self.first);
         put_position(&mut bytes, CHECKPOINT_AT, &self.checkpoint);
@@ -198,11 +218,13 @@ impl Superblock {
                 && position.seq <= position.lsn.get()
         };
         let end = self.clean_end.as_ref();
-        [&self.epoch_start, &self.first, &self.checkpoint].into_iter().chain(end).all(possible)
+        [&self.epoch_start, &self.first, &self.checkpoint]
+            .into_iter()
+            .chain(end)
+            .all(possible)
             && ordered(&self.first, &self.checkpoint)
-            && end.is_none_or(|end| {
-                ordered(&self.checkpoint, end) && ordered(&self.epoch_start, end)
-            })
+            && end
+                .is_none_or(|end| ordered(&self.checkpoint, end) && ordered(&self.epoch_start, end))
     }
 }
 
@@ -210,7 +232,11 @@ fn put_position(bytes: &mut [u8], at: usize, position: &Position) {
     let bytes = &mut bytes[at..at + POSITION_BYTES];
     put(bytes, POSITION_LSN_AT, &position.lsn.get().to_le_bytes());
     put(bytes, POSITION_SEQ_AT, &position.seq.to_le_bytes());
-    put(bytes, POSITION_EPOCH_START_AT, &position.epoch_start.get().to_le_bytes());
+    put(
+        bytes,
+        POSITION_EPOCH_START_AT,
+        &position.epoch_start.get().to_le_bytes(),
+    );
     put(bytes, POSITION_EPOCH_AT, &position.epoch.to_le_bytes());
 }
 
@@ -259,7 +285,12 @@ mod tests {
     #[test]
     fn the_bytes_of_version_1_are_frozen() {
         let bytes = superblock().encode();
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
         assert_eq!(
             hex(&bytes[..200]),
             concat!(
@@ -313,15 +344,30 @@ mod tests {
     #[test]
     fn each_fault_is_told_apart() {
         assert_eq!(Superblock::decode(&[0; COPY_BYTES]), Err(CopyFault::Empty));
-        assert_eq!(Superblock::decode(&[7; COPY_BYTES]), Err(CopyFault::Foreign));
-        let version = CopyFault::Version { found: 2, intact: true };
+        assert_eq!(
+            Superblock::decode(&[7; COPY_BYTES]),
+            Err(CopyFault::Foreign)
+        );
+        let version = CopyFault::Version {
+            found: 2,
+            intact: true,
+        };
         assert_eq!(resealed(|bytes| bytes[VERSION_AT] = 2), Err(version));
         let mut bytes = superblock().encode();
         bytes[VERSION_AT] = 2;
-        let version = CopyFault::Version { found: 2, intact: false };
+        let version = CopyFault::Version {
+            found: 2,
+            intact: false,
+        };
         assert_eq!(Superblock::decode(&bytes), Err(version));
-        assert_eq!(resealed(|bytes| bytes[1000] = 1), Err(CopyFault::Inconsistent));
-        assert_eq!(resealed(|bytes| bytes[CLEAN_AT] = 2), Err(CopyFault::Inconsistent));
+        assert_eq!(
+            resealed(|bytes| bytes[1000] = 1),
+            Err(CopyFault::Inconsistent)
+        );
+        assert_eq!(
+            resealed(|bytes| bytes[CLEAN_AT] = 2),
+            Err(CopyFault::Inconsistent)
+        );
     }
 
     proptest! {

@@ -64,7 +64,9 @@ pub(crate) struct PoisonCell {
 impl PoisonCell {
     /// Remembers the failure, unless there was one before.
     pub(crate) fn set(&self, durable: Lsn, source: IoError) {
-        let _already_poisoned = self.cause.set(Poison { inner: Arc::new(Cause { durable, source }) });
+        let _already_poisoned = self.cause.set(Poison {
+            inner: Arc::new(Cause { durable, source }),
+        });
     }
 
     /// The first failure, if there was one. One load.

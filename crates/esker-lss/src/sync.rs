@@ -16,5 +16,7 @@ pub(crate) fn spawn<F: FnOnce() + Send + 'static>(
     name: &str,
     body: F,
 ) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body)
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
 }

@@ -4,6 +4,8 @@
 //! Everything is little-endian.
 
 pub(crate) mod chain;
+#[cfg(test)]
+mod doc_test;
 pub(crate) mod record;
 pub(crate) mod slot;
 pub(crate) mod superblock;

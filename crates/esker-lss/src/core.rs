@@ -1,0 +1,100 @@
+//! [`Core`]: the open store, shared by its handle, the operations in flight and the maintenance
+//! thread. What it does is spread over the modules by subject: `append`, `dispatch`, `commit`,
+//! `read`, `maintenance`.
+
+use std::sync::Arc;
+
+use esker_io::{Backend, IoError, Lane};
+use esker_ring::Ring;
+
+use crate::Lsn;
+use crate::commit::Commit;
+use crate::dispatch::Queue;
+use crate::format::record::RecordSeal;
+use crate::geometry::Geometry;
+use crate::log::Log;
+use crate::maintenance::Maintainer;
+use crate::options::Options;
+use crate::poison::{Poison, PoisonCell};
+use crate::position::Position;
+use crate::resident::Resident;
+use crate::segments::SegmentSet;
+use crate::stability::Frontier;
+use crate::superblock::SuperblockFile;
+use crate::sync::{AtomicBool, AtomicU64, Mutex};
+use crate::trim::Marks;
+
+/// The open store. Invariants:
+/// - S1. `durable <= written <= the end of the last sealed buffer <= the ring's tail`.
+/// - S2. `written` and `durable` pass a buffer only through the invariants of `dispatch`.
+/// - S3. The ring's limit is never above what the segments have space for, so that a record that
+///   was given an address never runs out of space.
+/// - S4. Once poisoned, always poisoned.
+pub(crate) struct Core<B: Backend> {
+    // The backend is declared first and so dropped first: it waits for what is in flight.
+    pub(crate) backend: Arc<B>,
+    pub(crate) lane: Lane<B>,
+    pub(crate) ring: Ring,
+    pub(crate) options: Options,
+    pub(crate) geometry: Geometry,
+    pub(crate) checksums: RecordSeal,
+    /// Which life of the store this is, and where in the log it began.
+    pub(crate) epoch: u32,
+    pub(crate) start: Position,
+    pub(crate) written: Frontier,
+    pub(crate) durable: Frontier,
+    pub(crate) queue: Queue,
+    pub(crate) resident: Resident,
+    pub(crate) commit: Commit,
+    /// Whether a background sync is in flight. Set and cleared by swap, by whoever starts one and
+    /// by its completion.
+    pub(crate) syncing: AtomicBool,
+    pub(crate) poison: PoisonCell,
+    pub(crate) segments: Arc<SegmentSet<B>>,
+    pub(crate) log: Log<B>,
+    pub(crate) superblock: Mutex<SuperblockFile<B>>,
+    /// The first LSN that has not been trimmed. Raised under the superblock's lock, after both of
+    /// its copies say so; read by all.
+    pub(crate) first: AtomicU64,
+    pub(crate) marks: Marks,
+    pub(crate) maintenance: Maintainer,
+    pub(crate) counters: Counters,
+}
+
+/// What has happened in this life. Each is raised with relaxed additions and read alone.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) slots: AtomicU64,
+    pub(crate) slot_bytes: AtomicU64,
+    pub(crate) padding_bytes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) stability_slots: AtomicU64,
+}
+
+impl<B: Backend> Core<B> {
+    /// Remembers the first failed write or sync, and lets everybody who waits see it.
+    pub(crate) fn poison_with(&self, error: IoError) {
+        self.poison.set(Lsn::new(self.durable.lsn()), error);
+        self.backend.wake();
+    }
+
+    /// The failure that ended this life, if there was one.
+    pub(crate) fn check_poison(&self) -> Result<(), Poison> {
+        self.poison
+            .get()
+            .map_or(Ok(()), |poison: &Poison| Err(poison.clone()))
+    }
+
+    /// The chain state at the durable end.
+    pub(crate) fn durable_position(&self) -> Position {
+        match self.durable.mark(self.start.seq) {
+            None => self.start,
+            Some((seq, lsn)) => Position {
+                lsn: Lsn::new(lsn),
+                seq,
+                epoch: self.epoch,
+                epoch_start: self.start.lsn,
+            },
+        }
+    }
+}

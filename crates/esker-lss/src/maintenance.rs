@@ -1,0 +1,254 @@
+//! The work that nobody waits for.
+//!
+//! - Space: the next segment is made before the log reaches it.
+//! - Checkpoint: recovery starts no further back than about a segment behind the durable end.
+//! - Stability: when the store falls idle, one more slot says that what was written before it is
+//!   durable, so that damage to the last commits can be told from a torn tail.
+//!
+//! All of it is one function, [`Core::maintain`], which a thread of the store's own calls at a
+//! steady beat while there is activity, and which a caller may call instead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_utils::sync::{Parker, Unparker};
+use esker_io::Backend;
+use esker_ring::TryReserve;
+
+use crate::Lsn;
+use crate::core::Core;
+use crate::dispatch::By;
+use crate::error::SpaceError;
+use crate::format::record;
+use crate::sync::{AtomicBool, AtomicU64, JoinHandle, Mutex, Ordering, fence, spawn};
+use crate::write_error::MaintainError;
+
+/// The beat while there is activity and no idle time is configured.
+const DEFAULT_BEAT: Duration = Duration::from_millis(10);
+
+/// What the maintenance thread and those who give it work share.
+#[derive(Default)]
+pub(crate) struct Maintainer {
+    /// Buffers handed over in this life. Raised by whoever hands one over; a change since the last
+    /// look is what counts as activity.
+    handed_over: AtomicU64,
+    /// The thread has nothing to do and sleeps until there is activity. Set by the thread, taken
+    /// back by whoever wakes it.
+    parked: AtomicBool,
+    stop: AtomicBool,
+    thread: Mutex<Option<(Unparker, JoinHandle<()>)>>,
+    progress: Mutex<Progress>,
+}
+
+/// What `maintain` remembers from one call to the next.
+#[derive(Default)]
+struct Progress {
+    /// `handed_over` at the last call.
+    seen: u64,
+    /// The tail at the last call.
+    tail: u64,
+    /// The durable prefix ended here when the last stability slot was durable.
+    stable_seq: u64,
+}
+
+/// What is left to do after a call of `maintain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Nothing before the next activity.
+    Nothing,
+    /// Another look after the idle time.
+    Later,
+}
+
+impl Maintainer {
+    /// A buffer was handed over. Costs an addition, a fence and a load while the thread is awake.
+    pub(crate) fn activity(&self) {
+        // Relaxed: ordered by the fence.
+        self.handed_over.fetch_add(1, Ordering::Relaxed);
+        // SeqCst fence: pairs with the one in `run`. Either the thread sees the activity before it
+        // parks, or it is seen parked here.
+        fence(Ordering::SeqCst);
+        if self.parked.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // Relaxed: only one of those who see it parked need wake it.
+        if self.parked.swap(false, Ordering::Relaxed)
+            && let Some((unparker, _)) = &*self.thread.lock()
+        {
+            unparker.unpark();
+        }
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// The system has no thread to give.
+    pub(crate) fn start<B: Backend>(core: &Arc<Core<B>>) -> std::io::Result<()> {
+        let parker = Parker::new();
+        let unparker = parker.unparker().clone();
+        let shared = Arc::clone(core);
+        let handle = spawn("esker-maintain", move || shared.run_maintenance(&parker))?;
+        *core.maintenance.thread.lock() = Some((unparker, handle));
+        Ok(())
+    }
+
+    /// Ends the thread and waits for it.
+    pub(crate) fn stop(&self) {
+        // Release: pairs with the acquire in `run_maintenance`.
+        self.stop.store(true, Ordering::Release);
+        let thread = self.thread.lock().take();
+        if let Some((unparker, handle)) = thread {
+            unparker.unpark();
+            // A panic of the thread has been reported by the panic hook and ends only it.
+            let _panicked = handle.join();
+        }
+    }
+}
+
+impl<B: Backend> Core<B> {
+    fn run_maintenance(self: &Arc<Self>, parker: &Parker) {
+        let maintainer = &self.maintenance;
+        let beat = self.options.idle.unwrap_or(DEFAULT_BEAT);
+        // Acquire: pairs with the release in `stop`.
+        while !maintainer.stop.load(Ordering::Acquire) {
+            let before = maintainer.handed_over.load(Ordering::Relaxed);
+            // A failure shows in every append and commit; here there is nobody to tell.
+            let left = self.maintain().unwrap_or(Left::Later);
+            if left == Left::Later && self.poison.get().is_none() {
+                parker.park_timeout(beat);
+                continue;
+            }
+            // Relaxed: ordered by the fence.
+            maintainer.parked.store(true, Ordering::Relaxed);
+            // SeqCst fence: pairs with the one in `activity`.
+            fence(Ordering::SeqCst);
+            let after = maintainer.handed_over.load(Ordering::Relaxed);
+            if after == before && !maintainer.stop.load(Ordering::Acquire) {
+                parker.park();
+            }
+            maintainer.parked.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Does what there is to do. A buffer that was handed over since the last call counts as
+    /// activity; without any the store is idle.
+    pub(crate) fn maintain(self: &Arc<Self>) -> Result<Left, MaintainError> {
+        self.check_poison()?;
+        let mut progress = self.maintenance.progress.lock();
+        self.move_checkpoint()?;
+        self.prepare_space()?;
+        let tail = self.ring.tail();
+        self.prepare_spare(tail.saturating_sub(progress.tail))?;
+        progress.tail = tail;
+        // Relaxed: a beat more or less makes no difference.
+        let handed_over = self.maintenance.handed_over.load(Ordering::Relaxed);
+        let active = handed_over != progress.seen;
+        progress.seen = handed_over;
+        if active {
+            return Ok(Left::Later);
+        }
+        if self.options.idle.is_some() {
+            self.leave_stability_slot(&mut progress);
+            progress.seen = self.maintenance.handed_over.load(Ordering::Relaxed);
+        }
+        Ok(Left::Nothing)
+    }
+
+    /// Records where recovery may start, once the durable end has entered another segment.
+    fn move_checkpoint(&self) -> Result<(), MaintainError> {
+        let position = self.durable_position();
+        let segment_bytes = self.geometry.segment_bytes();
+        let mut superblock = self.superblock.lock();
+        let checkpoint = superblock.current().checkpoint;
+        if position.lsn.get() / segment_bytes > checkpoint.lsn.get() / segment_bytes {
+            let updated = superblock.update(|next| next.checkpoint = position);
+            drop(superblock);
+            if let Err(error) = updated {
+                self.poison_with(error.clone());
+                return Err(MaintainError::Superblock(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the space that the first appends need. A full disk is no reason not to open.
+    pub(crate) fn prepare_start(&self) -> Result<(), SpaceError> {
+        let wanted = self.ring.tail().saturating_add(self.room_ahead());
+        let fits = self.segments.ensure(Lsn::new(self.ring.tail()))?;
+        if fits.get() < wanted && self.segments.spares() == 0 {
+            // Written with zeroes, so that the first commits are as fast as the later ones.
+            match self.segments.prepare_spare(&mut || true) {
+                Ok(_) | Err(SpaceError::NoSpace(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.prepare_space()
+    }
+
+    /// How far past the tail there should always be space: what the ring can hold, or half a
+    /// segment, whichever is more.
+    fn room_ahead(&self) -> u64 {
+        let ring_bytes = (self.options.buffers * self.options.buffer_bytes) as u64;
+        ring_bytes.max(self.geometry.segment_bytes() / 2)
+    }
+
+    /// Makes the next segment while the log is still in the one before it.
+    fn prepare_space(&self) -> Result<(), SpaceError> {
+        let wanted = self.ring.tail().saturating_add(self.room_ahead());
+        match self.segments.ensure(Lsn::new(wanted)) {
+            Ok(limit) => {
+                self.ring.raise_limit(limit.get());
+                Ok(())
+            }
+            // Whoever needs the space is told; until then there may be some again.
+            Err(SpaceError::NoSpace(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has a spare segment, written with zeroes, ready for when the next one is needed; unless the
+    /// log is written so fast that this would take the device from those who write it.
+    fn prepare_spare(&self, written_since: u64) -> Result<(), SpaceError> {
+        if written_since > self.geometry.segment_bytes() / 16 || self.segments.spares() > 0 {
+            return Ok(());
+        }
+        // Acquire: pairs with the release in `Maintainer::stop`.
+        let mut keep_going = || !self.maintenance.stop.load(Ordering::Acquire);
+        match self.segments.prepare_spare(&mut keep_going) {
+            Ok(_) | Err(SpaceError::NoSpace(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// If everything that was appended is durable, and no slot on disk says so yet: writes one that
+    /// does, with nothing in it but a void record.
+    fn leave_stability_slot(self: &Arc<Self>, progress: &mut Progress) {
+        let durable = self.durable.next();
+        let (open_seq, open_base) = self.ring.current();
+        let all_durable = open_seq.get() == durable && self.durable.lsn() == open_base;
+        let said = durable == self.start.seq || durable == progress.stable_seq;
+        if !all_durable || said {
+            return;
+        }
+        let Ok(TryReserve::Reserved(reservation)) = self.ring.try_reserve(record::HEADER_BYTES)
+        else {
+            // Somebody is appending, or there is no space: either way another slot comes first.
+            return;
+        };
+        let address = reservation.address();
+        if let Some(sealed) = reservation.cancel() {
+            self.hand_over(sealed, By::Committer);
+        }
+        if self.wait_durable_to(address + 1).is_ok() {
+            progress.stable_seq = self.durable.next();
+            // Relaxed: a counter.
+            self.counters
+                .stability_slots
+                .fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! [`Options`]: how a store is created and opened.
+
+use std::time::Duration;
+
+use esker_buf::HugePages;
+use esker_io::Ordering;
+
+/// Who does the work that nobody waits for: preparing the next segment, moving the checkpoint,
+/// and leaving a stability slot behind when the store falls idle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Maintenance {
+    /// A thread of the store's own, parked while there is nothing to do.
+    #[default]
+    Thread,
+    /// Nobody, until somebody calls [`Store::maintain`](crate::Store::maintain).
+    Manual,
+}
+
+/// How a store is created and opened. The defaults suit a machine with few cores and an SSD.
+///
+/// The block, segment, record and window sizes are fixed when the store is created and ignored when
+/// it is opened again; the rest holds for as long as the store is open.
+///
+/// # Examples
+///
+/// ```
+/// use esker_lss::Options;
+///
+/// let options = Options::default().buffers(4).buffer_bytes(256 << 10).segment_bytes(16 << 20);
+/// assert_ne!(options, Options::default());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pub(crate) create: bool,
+    pub(crate) ordering: Ordering,
+    pub(crate) buffers: usize,
+    pub(crate) buffer_bytes: usize,
+    pub(crate) huge_pages: HugePages,
+    pub(crate) block_bytes: u32,
+    pub(crate) segment_bytes: u64,
+    pub(crate) max_record_bytes: u64,
+    pub(crate) window_slots: u32,
+    pub(crate) commit_writes: usize,
+    pub(crate) gather: Duration,
+    pub(crate) sync_every_bytes: u64,
+    pub(crate) lock_timeout: Duration,
+    pub(crate) idle: Option<Duration>,
+    pub(crate) maintenance: Maintenance,
+    pub(crate) store_id: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            create: true,
+            ordering: Ordering::TailLocalised,
+            buffers: 8,
+            buffer_bytes: 1 << 20,
+            huge_pages: HugePages::Try,
+            block_bytes: 4096,
+            segment_bytes: 64 << 20,
+            max_record_bytes: 64 << 20,
+            window_slots: 64,
+            commit_writes: 1,
+            gather: Duration::from_micros(30),
+            sync_every_bytes: 16 << 20,
+            lock_timeout: Duration::from_secs(2),
+            idle: Some(Duration::from_millis(10)),
+            maintenance: Maintenance::Thread,
+            store_id: None,
+        }
+    }
+}
+
+impl Options {
+    /// Whether a missing store is created (the default) or refused.
+    #[must_use]
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// In which order buffers are written: several in flight at a time, in any order within the
+    /// ring's window (tail-localised, the default), or one after the other.
+    #[must_use]
+    pub fn ordering(mut self, ordering: Ordering) -> Self {
+        self.ordering = ordering;
+        self
+    }
+
+    /// How many flush buffers the ring has; 8 by default, at least 2, at most the window.
+    #[must_use]
+    pub fn buffers(mut self, buffers: usize) -> Self {
+        self.buffers = buffers;
+        self
+    }
+
+    /// The size of a flush buffer in bytes, a multiple of the block; 1 MiB by default. Records that
+    /// do not fit into one are written on their own.
+    #[must_use]
+    pub fn buffer_bytes(mut self, bytes: usize) -> Self {
+        self.buffer_bytes = bytes;
+        self
+    }
+
+    /// Whether the ring's memory should lie on huge pages. It does where the kernel has them, by
+    /// default.
+    #[must_use]
+    pub fn huge_pages(mut self, huge_pages: HugePages) -> Self {
+        self.huge_pages = huge_pages;
+        self
+    }
+
+    /// At creation: the unit, in bytes, to which every write is padded; 4096 by default, 512 where
+    /// the device's logical block allows it.
+    #[must_use]
+    pub fn block_bytes(mut self, bytes: u32) -> Self {
+        self.block_bytes = bytes;
+        self
+    }
+
+    /// At creation: the size of a segment file in bytes, a power of two; 64 MiB by default.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// At creation: the largest record in bytes; 64 MiB by default.
+    #[must_use]
+    pub fn max_record_bytes(mut self, bytes: u64) -> Self {
+        self.max_record_bytes = bytes;
+        self
+    }
+
+    /// At creation: how many buffers may be written and not yet durable; 64 by default.
+    #[must_use]
+    pub fn window_slots(mut self, slots: u32) -> Self {
+        self.window_slots = slots;
+        self
+    }
+
+    /// How many commits may be writing at the same time, at least 1, the default. While that many
+    /// are, those who wait gather for the next.
+    #[must_use]
+    pub fn commit_writes(mut self, writes: usize) -> Self {
+        self.commit_writes = writes;
+        self
+    }
+
+    /// How long a commit may wait for those who shared the last one to come back; 30 µs by default.
+    /// It never waits when they are all there, so a lone thread does not wait at all.
+    #[must_use]
+    pub fn gather(mut self, gather: Duration) -> Self {
+        self.gather = gather;
+        self
+    }
+
+    /// After how many bytes written and not yet durable a data sync is started in the background;
+    /// 16 MiB by default.
+    #[must_use]
+    pub fn sync_every_bytes(mut self, bytes: u64) -> Self {
+        self.sync_every_bytes = bytes;
+        self
+    }
+
+    /// How long opening waits for another process to let go of the store; 2 s by default. A process
+    /// that was killed may hold it for a moment, until its last writes have ended.
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// After how long without a write the store is idle, and leaves a stability slot on disk (one
+    /// block), which lets recovery tell damage from a torn tail up to the last commit; 10 ms by
+    /// default, `None` for never.
+    #[must_use]
+    pub fn idle(mut self, idle: Option<Duration>) -> Self {
+        self.idle = idle;
+        self
+    }
+
+    /// Who does the work in the background.
+    #[must_use]
+    pub fn maintenance(mut self, maintenance: Maintenance) -> Self {
+        self.maintenance = maintenance;
+        self
+    }
+
+    /// At creation: the store's identity, for runs that have to repeat exactly; random by default.
+    #[must_use]
+    pub fn store_id(mut self, id: u64) -> Self {
+        self.store_id = Some(id);
+        self
+    }
+}

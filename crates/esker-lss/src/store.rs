@@ -1,0 +1,498 @@
+//! [`Store`]: the log, open for writing.
+
+use std::hash::{BuildHasher, RandomState};
+use std::ops::RangeBounds;
+use std::path::Path;
+use std::sync::Arc;
+
+use esker_io::{Backend, IoError, Lane};
+use esker_ring::{BufferSeq, Ring};
+
+use crate::Lsn;
+use crate::commit::Commit;
+use crate::core::{Core, Counters};
+use crate::dispatch::Queue;
+use crate::error::{OpenError, ReadError};
+use crate::format::record::{self, RecordSeal};
+use crate::format::slot;
+use crate::geometry::{Geometry, Sizes};
+use crate::log::Log;
+use crate::maintenance::Maintainer;
+use crate::options::{Maintenance, Options};
+use crate::poison::PoisonCell;
+use crate::recovery::recover;
+use crate::resident::Resident;
+use crate::scan::Scan;
+use crate::segments::SegmentSet;
+use crate::stability::Frontier;
+use crate::superblock::SuperblockFile;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::trim::Marks;
+use crate::write_error::{
+    AppendDurableError, AppendError, CloseError, CommitError, MaintainError, TrimError,
+};
+
+/// A log that this process, and no other, appends to.
+///
+/// It is `Sync`: any number of threads append, wait, read and trim through one reference. Addresses
+/// ([`Lsn`]) are given out in the log's order, which contains each thread's own order.
+///
+/// Dropping the store without [`close`](Self::close) ends it like a crash would: what is durable
+/// stays, the rest may be lost. It waits for the writes in flight.
+///
+/// # Examples
+///
+/// ```
+/// use esker_lss::{AnyBackend, Options, Store};
+///
+/// let dir = tempfile::tempdir()?;
+/// let store = Store::open(dir.path(), AnyBackend::auto(), Options::default())?;
+/// let lsn = store.append_durable(b"a record")?;
+/// assert_eq!(store.read(lsn)?, b"a record");
+/// store.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Store<B: Backend> {
+    core: Arc<Core<B>>,
+}
+
+impl<B: Backend> Store<B> {
+    /// Opens the store in `dir` for writing, after recovering it, and creates it if it is missing
+    /// and the options say so.
+    ///
+    /// After a clean close this reads a constant amount; after a crash, what was written since the
+    /// last checkpoint, at most about a segment and the window. Blocks; starts one thread unless
+    /// [`Maintenance::Manual`] says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Locked`] when another writer has it and does not let go within
+    /// [`Options::lock_timeout`]; [`OpenError::Corrupt`] when acknowledged data is damaged, in which
+    /// case nothing has been changed; others as they say.
+    pub fn open(
+        dir: impl AsRef<Path>,
+        backend: impl Into<Arc<B>>,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        let core = open(dir.as_ref(), backend.into(), options)?;
+        if core.options.maintenance == Maintenance::Thread {
+            Maintainer::start(&core).map_err(OpenError::Thread)?;
+        }
+        Ok(Self { core })
+    }
+
+    /// Appends a record and returns its address at once.
+    ///
+    /// The record is in memory: it can be read, and is lost in a crash. It becomes durable with the
+    /// next commit of anybody's, or when [`wait_durable`](Self::wait_durable) asks for it. Waits
+    /// while every buffer is on its way to the disk. Allocates only for a record that is larger
+    /// than a buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing of the record is in the log then.
+    #[inline]
+    pub fn append(&self, record: &[u8]) -> Result<Lsn, AppendError> {
+        self.core.append(record)
+    }
+
+    /// Appends a record and waits until it, and everything before it, is durable.
+    ///
+    /// Blocks for one device write, shared with whoever else waits.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendDurableError::Append`] when the record is not in the log;
+    /// [`AppendDurableError::Commit`] when it is not known whether it is durable.
+    pub fn append_durable(&self, record: &[u8]) -> Result<Lsn, AppendDurableError> {
+        let lsn = self.core.append(record)?;
+        self.core.wait_durable_to(lsn.get() + 1)?;
+        Ok(lsn)
+    }
+
+    /// Waits until the record at `lsn`, and everything before it, is durable: confirmed by a device
+    /// flush or a durable write. Returns at once if it is.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Poisoned`] when a write or sync has failed, after which the record may be on
+    /// disk or not; [`CommitError::NotAppended`] for an address past the end.
+    pub fn wait_durable(&self, lsn: Lsn) -> Result<(), CommitError> {
+        self.core.wait_durable_to(self.end_past(lsn)?)
+    }
+
+    /// Waits until the record at `lsn`, and everything before it, has been written: it survives the
+    /// end of this process, though not that of the machine. Returns at once if it has.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_durable`](Self::wait_durable).
+    pub fn wait_written(&self, lsn: Lsn) -> Result<(), CommitError> {
+        self.core.wait_written_to(self.end_past(lsn)?)
+    }
+
+    fn end_past(&self, lsn: Lsn) -> Result<u64, CommitError> {
+        let tail = self.core.tail();
+        if lsn < tail {
+            Ok(lsn.get() + 1)
+        } else {
+            Err(CommitError::NotAppended { lsn, tail })
+        }
+    }
+
+    /// Makes everything that was appended before the call durable and returns the end of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_durable`](Self::wait_durable).
+    pub fn flush(&self) -> Result<Lsn, CommitError> {
+        let end = self.core.end_of_appended();
+        self.core.wait_durable_to(end)?;
+        Ok(self.durable())
+    }
+
+    /// Reads the record at `lsn` back: from memory while it is there, else from disk, with its
+    /// checksum checked. Sees every append that has returned. Allocates the record.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::NotARecord`] when no record begins there, [`ReadError::Corrupt`] when it is
+    /// damaged, and others as they say.
+    pub fn read(&self, lsn: Lsn) -> Result<Vec<u8>, ReadError> {
+        self.core.read(lsn)
+    }
+
+    /// The records of a range of addresses in the log's order, up to what was appended before the
+    /// call. A range that has a beginning begins at a record's address.
+    ///
+    /// Reads from disk, ahead of what is asked for; what is still in memory is written (not synced)
+    /// first.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] when the range cannot be read; the iterator ends after its first error.
+    pub fn scan(&self, range: impl RangeBounds<Lsn>) -> Result<Scan<B>, ReadError> {
+        self.core.scan(&range)
+    }
+
+    /// Gives up what lies below `lsn`, as far as whole segments can be freed, and returns the
+    /// address at which the log begins now, which is at most `lsn`.
+    ///
+    /// Durable on return: the space is used again only after both copies of the superblock say
+    /// where the log begins. Reads below fail from then on. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`TrimError::NotDurable`] past the durable end; others as they say.
+    pub fn trim_before(&self, lsn: Lsn) -> Result<Lsn, TrimError> {
+        self.core.trim_before(lsn)
+    }
+
+    /// The address at which the log begins: everything below has been trimmed. One load.
+    #[must_use]
+    pub fn first(&self) -> Lsn {
+        self.core.first()
+    }
+
+    /// The end of the contiguous prefix whose writes have completed. Only grows. One load.
+    #[must_use]
+    pub fn written(&self) -> Lsn {
+        Lsn::new(self.core.written.lsn())
+    }
+
+    /// The end of the contiguous prefix that the device has confirmed. Only grows. One load.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        Lsn::new(self.core.durable.lsn())
+    }
+
+    /// The end of what has been appended; the next record's address, or below it.
+    #[must_use]
+    pub fn tail(&self) -> Lsn {
+        self.core.tail()
+    }
+
+    /// What the store is and what it has done since it was opened. Blocks: it looks at the files.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError`] when the files can't be looked at.
+    pub fn info(&self) -> Result<StoreInfo, IoError> {
+        self.core.info()
+    }
+
+    /// Does the work in the background once, for a store without a thread of its own
+    /// ([`Maintenance::Manual`]): makes the next segment, moves the checkpoint, and, if nothing was
+    /// written since the last call, leaves a stability slot.
+    ///
+    /// # Errors
+    ///
+    /// [`MaintainError`]; a failed write or sync poisons the store.
+    pub fn maintain(&self) -> Result<(), MaintainError> {
+        self.core.maintain().map(|_left| ())
+    }
+
+    /// Makes everything durable, marks the store as cleanly closed, and closes it.
+    ///
+    /// # Errors
+    ///
+    /// [`CloseError`]; the store is closed all the same, and recovered when it is opened again.
+    pub fn close(self) -> Result<(), CloseError> {
+        self.core.maintenance.stop();
+        self.flush()?;
+        let end = self.core.durable_position();
+        self.core
+            .superblock
+            .lock()
+            .update(|next| {
+                next.checkpoint = end;
+                next.clean_end = Some(end);
+            })
+            .map_err(CloseError::Superblock)
+    }
+}
+
+impl<B: Backend> Drop for Store<B> {
+    fn drop(&mut self) {
+        let core = &self.core;
+        core.maintenance.stop();
+        core.backend.wait_until(
+            // Acquire: pairs with the release of the sync's completion.
+            &mut || core.lane.in_flight() == 0 && !core.syncing.load(Ordering::Acquire),
+            None,
+        );
+    }
+}
+
+/// What a store is and what it has done since it was opened. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreInfo {
+    /// The version of the format on disk.
+    pub format_version: u32,
+    /// The store's identity.
+    pub store_id: u64,
+    /// Which life of the store this is.
+    pub epoch: u32,
+    /// Where the log begins.
+    pub first: Lsn,
+    /// The end of the written prefix.
+    pub written: Lsn,
+    /// The end of the durable prefix.
+    pub durable: Lsn,
+    /// The end of what has been appended.
+    pub tail: Lsn,
+    /// The unit of writing.
+    pub block_bytes: u32,
+    /// The size of a segment file.
+    pub segment_bytes: u64,
+    /// The largest record.
+    pub max_record_bytes: u64,
+    /// How many slots may be written and not durable.
+    pub window_slots: u32,
+    /// How far past the durable prefix a slot may end.
+    pub window_bytes: u64,
+    /// How many segment files there are, without spare ones.
+    pub segments: u64,
+    /// How many spare ones.
+    pub spare_segments: u64,
+    /// The space that the files take.
+    pub space_bytes: u64,
+    /// Slots written in this life.
+    pub slots_written: u64,
+    /// Their length on disk.
+    pub slot_bytes_written: u64,
+    /// How much of that is padding up to the end of a block.
+    pub padding_bytes_written: u64,
+    /// Data syncs in this life; durable writes are not among them.
+    pub syncs: u64,
+    /// Slots that were written when the store fell idle.
+    pub stability_slots: u64,
+}
+
+impl<B: Backend> Core<B> {
+    pub(crate) fn tail(&self) -> Lsn {
+        Lsn::new(self.ring.tail())
+    }
+
+    /// The end of everything that was appended before the call, as an address that a prefix can
+    /// reach: the last record's, plus one, or the open buffer's base if it is empty.
+    fn end_of_appended(&self) -> u64 {
+        let tail = self.ring.tail();
+        let (_, base) = self.ring.current();
+        if tail <= base + slot::HEADER_BYTES as u64 {
+            base.min(tail)
+        } else {
+            tail
+        }
+    }
+
+    fn scan(self: &Arc<Self>, range: &impl RangeBounds<Lsn>) -> Result<Scan<B>, ReadError> {
+        let end = self.end_of_appended();
+        if self.wait_written_to(end).is_err() {
+            self.check_poison().map_err(|source| ReadError::Lost {
+                lsn: self.tail(),
+                source,
+            })?;
+        }
+        Scan::new(&self.log, range, self.first(), Lsn::new(self.written.lsn()))
+    }
+
+    fn info(&self) -> Result<StoreInfo, IoError> {
+        let geometry = &self.geometry;
+        let usage = self.segments.usage()?;
+        let counters = &self.counters;
+        // Relaxed: counters are read one by one and prove nothing.
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Ok(StoreInfo {
+            format_version: crate::format::superblock::VERSION,
+            store_id: geometry.store_id(),
+            epoch: self.epoch,
+            first: self.first(),
+            written: Lsn::new(self.written.lsn()),
+            durable: Lsn::new(self.durable.lsn()),
+            tail: self.tail(),
+            block_bytes: geometry.block_bytes(),
+            segment_bytes: geometry.segment_bytes(),
+            max_record_bytes: geometry.max_record_bytes(),
+            window_slots: geometry.window_slots(),
+            window_bytes: geometry.window_bytes(),
+            segments: usage.segments,
+            spare_segments: usage.spares,
+            space_bytes: usage.bytes,
+            slots_written: read(&counters.slots),
+            slot_bytes_written: read(&counters.slot_bytes),
+            padding_bytes_written: read(&counters.padding_bytes),
+            syncs: read(&counters.syncs),
+            stability_slots: read(&counters.stability_slots),
+        })
+    }
+}
+
+/// The options that a store of a certain geometry can't have.
+fn check(options: &Options, geometry: &Geometry) -> Result<(), OpenError> {
+    let limits = [
+        (
+            "the number of buffers",
+            options.buffers as u64,
+            u64::from(geometry.window_slots()),
+        ),
+        (
+            "the size of a buffer",
+            options.buffer_bytes as u64,
+            geometry.max_slot_bytes(),
+        ),
+    ];
+    match limits.into_iter().find(|(_, found, max)| found > max) {
+        Some((what, found, max)) => Err(OpenError::Options { what, found, max }),
+        None => Ok(()),
+    }
+}
+
+/// The geometry of a store to be created.
+fn new_geometry(options: &Options) -> Result<Geometry, OpenError> {
+    // The hasher's keys are drawn from the system's random numbers.
+    let id = options
+        .store_id
+        .unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
+    let buffers = options.buffers as u64;
+    let in_buffers = buffers
+        .saturating_mul(options.buffer_bytes as u64)
+        .saturating_mul(2);
+    // Twice the largest record, so that the next can be on its way while one becomes durable.
+    let in_records = options
+        .max_record_bytes
+        .saturating_mul(2)
+        .saturating_add(1 << 20);
+    let sizes = Sizes {
+        block_bytes: options.block_bytes,
+        segment_bytes: options.segment_bytes,
+        max_record_bytes: options.max_record_bytes,
+        window_slots: options.window_slots,
+        window_bytes: in_buffers.max(in_records),
+    };
+    Ok(Geometry::new(id, &sizes)?)
+}
+
+fn open<B: Backend>(
+    dir: &Path,
+    backend: Arc<B>,
+    options: Options,
+) -> Result<Arc<Core<B>>, OpenError> {
+    // The lock comes first: whoever holds it is alone with the files.
+    let mut superblock = if options.create {
+        let geometry = new_geometry(&options)?;
+        check(&options, &geometry)?;
+        SuperblockFile::create(&backend, dir, geometry, options.lock_timeout)?
+    } else {
+        SuperblockFile::open(&backend, dir, options.lock_timeout)?
+    };
+    let found = *superblock.current();
+    let geometry = found.geometry;
+    check(&options, &geometry)?;
+    let epoch = found
+        .epoch
+        .checked_add(1)
+        .ok_or(OpenError::EpochsExhausted)?;
+    let segments = Arc::new(SegmentSet::open_to_write(
+        &backend,
+        dir,
+        geometry,
+        found.checkpoint.lsn,
+        options.lock_timeout,
+    )?);
+    let recovered = recover(&segments, &found)?;
+    let start = recovered.end;
+
+    // What is kept may be in the disk's cache only, if the last life was killed; so may be the
+    // superblock that says so. From here on both are acted upon.
+    segments.sync_range(found.checkpoint.lsn, start.lsn)?;
+    superblock.sync()?;
+    superblock.update(|next| {
+        next.epoch = epoch;
+        next.epoch_start = start;
+        next.checkpoint = start;
+        next.clean_end = None;
+    })?;
+
+    let ring = Ring::builder()
+        .buffers(options.buffers)
+        .capacity_bytes(options.buffer_bytes)
+        .header_bytes(slot::HEADER_BYTES)
+        .min_reservation_bytes(record::HEADER_BYTES)
+        .alignment(geometry.block())
+        .huge_pages(options.huge_pages)
+        .start(BufferSeq::new(start.seq), start.lsn.get())
+        .limit(0);
+    let checksums = RecordSeal::new(geometry.store_id());
+    let ring = ring
+        .void(move |address, room| record::write_void(room, &checksums, Lsn::new(address)))
+        .build()?;
+    let window = usize::try_from(geometry.window_slots()).unwrap_or(usize::MAX);
+    let core = Arc::new(Core {
+        lane: Lane::new(Arc::clone(&backend), options.ordering),
+        log: Log::new(&segments),
+        written: Frontier::new(window, start.seq, start.lsn.get()),
+        durable: Frontier::new(window, start.seq, start.lsn.get()),
+        queue: Queue::new(start.seq),
+        resident: Resident::new(options.buffers),
+        commit: Commit::new(options.commit_writes, options.gather),
+        syncing: AtomicBool::new(false),
+        poison: PoisonCell::default(),
+        marks: Marks::new(recovered.boundaries.into_values(), geometry.segment_bytes()),
+        first: AtomicU64::new(found.first.lsn.get()),
+        superblock: Mutex::new(superblock),
+        maintenance: Maintainer::default(),
+        counters: Counters::default(),
+        backend,
+        ring,
+        options,
+        geometry,
+        checksums,
+        epoch,
+        start,
+        segments,
+    });
+    core.prepare_start()?;
+    Ok(core)
+}

@@ -1,0 +1,194 @@
+//! A backend that passes everything on to the blocking one, except what a test tells it to spoil.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use esker_io::{
+    Action, Allocated, Backend, Blocking, Completion, Context, Description, Durability, FileFacts,
+    FileHandle, FileOptions, IoError, Operation, OperationKind, Statistics,
+};
+
+/// Counts what passes, and spoils what it is told to.
+#[derive(Default)]
+pub(crate) struct Faulty {
+    inner: Blocking,
+    /// Writes and syncs of data that are still let through; then each fails with EIO.
+    pub(crate) writes_left: Countdown,
+    pub(crate) syncs_left: Countdown,
+    /// Allocations fail with ENOSPC.
+    pub(crate) full: AtomicBool,
+    /// Durable writes and syncs that have succeeded.
+    pub(crate) flushes: AtomicU64,
+    /// Writes of any kind that have succeeded.
+    pub(crate) writes: AtomicU64,
+}
+
+/// Lets a number through; unlimited until it is set.
+pub(crate) struct Countdown(AtomicU64);
+
+impl Default for Countdown {
+    fn default() -> Self {
+        Self(AtomicU64::new(u64::MAX))
+    }
+}
+
+impl Countdown {
+    pub(crate) fn set(&self, left: u64) {
+        self.0.store(left, Ordering::SeqCst);
+    }
+
+    fn take(&self) -> bool {
+        self.0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| match left {
+                u64::MAX => Some(u64::MAX),
+                0 => None,
+                left => Some(left - 1),
+            })
+            .is_ok()
+    }
+}
+
+impl Faulty {
+    /// What the action comes to, if it is to be spoiled; else the action itself.
+    fn spoil(&self, file: &FileHandle, action: Action) -> Result<Action, Completion> {
+        let passes = match &action {
+            Action::Write { .. } => self.writes_left.take(),
+            Action::SyncData => self.syncs_left.take(),
+            _ => true,
+        };
+        if passes {
+            return Ok(action);
+        }
+        let context = action.context(file.path());
+        let error = IoError::from_os(context, std::io::Error::from_raw_os_error(libc::EIO));
+        Err(action.complete(Err(error)))
+    }
+
+    fn count(&self, action: &Action) {
+        match action {
+            Action::Write { durability, .. } => {
+                self.writes.fetch_add(1, Ordering::SeqCst);
+                if *durability == Durability::Durable {
+                    self.flushes.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            Action::SyncData => {
+                self.flushes.fetch_add(1, Ordering::SeqCst);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Backend for Faulty {
+    type File = FileHandle;
+
+    fn description(&self) -> Description {
+        Description {
+            kind: "faulty",
+            reason: "for tests".to_owned(),
+        }
+    }
+
+    fn path(&self, file: &FileHandle) -> Arc<Path> {
+        self.inner.path(file)
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.inner.statistics()
+    }
+
+    fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {
+        self.inner.create_dir_all(path)
+    }
+
+    fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
+        self.inner.open(path, options)
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<OsString>, IoError> {
+        self.inner.list(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), IoError> {
+        self.inner.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
+        self.inner.sync_dir(dir)
+    }
+
+    fn facts(&self, file: &FileHandle) -> Result<FileFacts, IoError> {
+        self.inner.facts(file)
+    }
+
+    fn try_lock(&self, file: &FileHandle) -> Result<bool, IoError> {
+        self.inner.try_lock(file)
+    }
+
+    fn is_locked(&self, file: &FileHandle) -> Result<bool, IoError> {
+        self.inner.is_locked(file)
+    }
+
+    fn allocate(&self, file: &FileHandle, offset: u64, len: u64) -> Result<Allocated, IoError> {
+        if self.full.load(Ordering::SeqCst) {
+            let context = Context::new(OperationKind::Allocate, file.path()).at(offset, len);
+            let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(IoError::from_os(context, source));
+        }
+        self.inner.allocate(file, offset, len)
+    }
+
+    fn truncate(&self, file: &FileHandle, len: u64) -> Result<(), IoError> {
+        self.inner.truncate(file, len)
+    }
+
+    fn submit(&self, batch: Vec<Operation<FileHandle>>) {
+        for operation in batch {
+            let Operation { file, action, sink } = operation;
+            match self.spoil(&file, action) {
+                Ok(action) => {
+                    self.count(&action);
+                    self.inner.submit(vec![Operation { file, action, sink }]);
+                }
+                Err(completion) => {
+                    sink.complete(completion);
+                    self.inner.wake();
+                }
+            }
+        }
+    }
+
+    fn execute(&self, file: &FileHandle, action: Action) -> Completion {
+        match self.spoil(file, action) {
+            Ok(action) => {
+                self.count(&action);
+                self.inner.execute(file, action)
+            }
+            Err(completion) => completion,
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.inner.in_flight()
+    }
+
+    fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool {
+        self.inner.wait_until(ready, timeout)
+    }
+
+    fn wake(&self) {
+        self.inner.wake();
+    }
+
+    fn poll(&self) -> usize {
+        self.inner.poll()
+    }
+}

@@ -1,0 +1,15 @@
+//! The store from outside: every promise of its documentation has a test here that would fail if it
+//! did not hold.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "small numbers become fill bytes"
+)]
+
+mod commit;
+mod concurrency;
+mod faulty;
+mod lifecycle;
+mod poison;
+mod reading;
+mod space;
+mod support;

@@ -1,0 +1,92 @@
+//! A failed write or sync.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use esker_lss::{AppendError, CommitError, Store};
+
+use crate::faulty::Faulty;
+use crate::support::{all, append_times, open, small};
+
+fn faulty(dir: &std::path::Path) -> (Arc<Faulty>, Store<Faulty>) {
+    let backend = Arc::new(Faulty::default());
+    let store = Store::<Faulty>::open(dir, Arc::clone(&backend), small()).expect("opens");
+    (backend, store)
+}
+
+#[test]
+fn a_failed_write_is_final_and_what_was_durable_stays_readable() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (backend, store) = faulty(dir.path());
+    let kept = store.append_durable(b"kept").expect("appends");
+    backend.writes_left.set(0);
+    let lost = store.append(b"lost").expect("appends");
+    let error = store.wait_durable(lost).expect_err("the write failed");
+    assert!(matches!(error, CommitError::Poisoned(_)), "{error:?}");
+    assert!(error.to_string().contains("not known"), "{error}");
+    // The device is well again; the store stays as it is.
+    backend.writes_left.set(u64::MAX);
+    assert!(matches!(
+        store.append(b"more"),
+        Err(AppendError::Poisoned(_))
+    ));
+    assert!(store.flush().is_err() && store.wait_durable(lost).is_err());
+    assert!(store.durable() <= lost);
+    assert_eq!(store.read(kept).expect("reads"), b"kept");
+    assert!(store.close().is_err(), "a clean close would be a lie");
+    let store = open(dir.path());
+    assert_eq!(all(&store), [(kept, b"kept".to_vec())]);
+    store.append_durable(b"more").expect("appends");
+}
+
+#[test]
+fn a_failed_sync_is_not_made_good_by_the_next() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (backend, store) = faulty(dir.path());
+    let last = append_times(&store, 20, &[1; 5000]);
+    store.wait_written(last).expect("waits");
+    let durable = store.durable();
+    backend.syncs_left.set(0);
+    assert!(store.wait_durable(last).is_err());
+    backend.syncs_left.set(u64::MAX);
+    assert!(store.wait_durable(last).is_err());
+    assert!(store.flush().is_err());
+    assert_eq!(store.durable(), durable);
+}
+
+#[test]
+fn every_waiter_is_woken_with_the_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (backend, store) = faulty(dir.path());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut acknowledged = 0;
+                while store.append_durable(&[1; 300]).is_ok() {
+                    acknowledged += 1;
+                }
+                assert!(acknowledged < 1_000_000);
+            });
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        backend.writes_left.set(5);
+    });
+    assert!(store.append(b"more").is_err());
+}
+
+#[test]
+fn appends_that_wait_for_room_are_woken_with_the_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (backend, store) = faulty(dir.path());
+    backend.writes_left.set(3);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| while store.append(&[1; 3000]).is_ok() {});
+        }
+    });
+    assert!(store.durable().get() < 1 << 20);
+    assert_eq!(
+        backend.writes.load(Ordering::SeqCst),
+        backend.writes.load(Ordering::SeqCst)
+    );
+}

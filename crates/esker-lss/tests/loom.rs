@@ -1,0 +1,113 @@
+//! Models of the stable-prefix tracker, over its real code. Built only with `--cfg esker_loom`.
+//!
+//! Each runs every interleaving that loom can reach within `LOOM_MAX_PREEMPTIONS`.
+#![cfg(esker_loom)]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the modules are included as they are"
+)]
+
+#[path = "../src/stability.rs"]
+mod stability;
+#[path = "../src/sync.rs"]
+mod sync;
+
+use loom::sync::Arc;
+use loom::thread;
+use stability::Frontier;
+
+/// The first buffer of each model: its place is not the array's first.
+const START: u64 = 3;
+
+/// Completes each list of buffers (counted from `START`) in a thread of its own, each buffer when
+/// the window admits it, and looks at the prefix once all are done.
+fn completes_all(window: u64, lists: &'static [&'static [u64]]) {
+    loom::model(move || {
+        let frontier = Arc::new(Frontier::new(window as usize, START, START * 10));
+        let threads: Vec<_> = lists
+            .iter()
+            .map(|list| {
+                let frontier = Arc::clone(&frontier);
+                thread::spawn(move || {
+                    let mut completed = Vec::new();
+                    for seq in list.iter().map(|seq| START + seq) {
+                        let before = (frontier.next(), frontier.lsn());
+                        if seq < frontier.next() + window {
+                            frontier.complete(seq, (seq + 1) * 10);
+                            completed.push(seq);
+                        }
+                        let after = (frontier.next(), frontier.lsn());
+                        assert!(before.0 <= after.0 && before.1 <= after.1, "moved back");
+                        assert!(after.0 <= frontier.next(), "moved back while nobody looked");
+                    }
+                    completed
+                })
+            })
+            .collect();
+        let completed: Vec<u64> = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().expect("no panic"))
+            .collect();
+        let next = (START..)
+            .find(|seq| !completed.contains(seq))
+            .expect("an end");
+        assert_eq!(
+            frontier.next(),
+            next,
+            "an advance was lost, or came too early"
+        );
+        assert_eq!(
+            frontier.lsn(),
+            next * 10,
+            "the address is not the prefix's end"
+        );
+    });
+}
+
+#[test]
+fn no_advance_is_lost_when_two_complete_at_once() {
+    completes_all(2, &[&[0], &[1]]);
+}
+
+#[test]
+fn no_advance_is_lost_when_three_complete_at_once() {
+    completes_all(3, &[&[2], &[1], &[0]]);
+}
+
+#[test]
+fn no_advance_is_lost_when_the_array_is_used_again() {
+    completes_all(2, &[&[0, 2], &[1, 3]]);
+}
+
+#[test]
+fn a_buffer_completed_twice_moves_nothing_back() {
+    completes_all(2, &[&[0, 1], &[0, 1]]);
+}
+
+#[test]
+fn what_lies_below_the_prefix_has_happened() {
+    loom::model(|| {
+        let frontier = Arc::new(Frontier::new(2, 0, 0));
+        let payload = Arc::new(loom::cell::UnsafeCell::new(0u64));
+        let writer = {
+            let (frontier, payload) = (Arc::clone(&frontier), Arc::clone(&payload));
+            thread::spawn(move || {
+                // SAFETY: the reader looks only once the prefix has passed buffer 0, which happens
+                // after this; loom reports the race if that does not hold.
+                payload.with_mut(|payload| unsafe { *payload = 7 });
+                frontier.complete(0, 10);
+            })
+        };
+        let other = {
+            let frontier = Arc::clone(&frontier);
+            thread::spawn(move || frontier.complete(1, 20))
+        };
+        if frontier.lsn() >= 10 {
+            // SAFETY: as above.
+            assert_eq!(payload.with(|payload| unsafe { *payload }), 7);
+        }
+        writer.join().expect("no panic");
+        other.join().expect("no panic");
+    });
+}

@@ -222,13 +222,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Reserves real space for a range and extends the file to its end. Blocks, for long if zeroes
     /// must be written.
     ///
-    /// Whatever the range held before may be replaced by zeroes: it is meant for new space. The
-    /// new length is durable only after a sync.
+    /// Whatever the range held before may be replaced by zeroes: it is meant for new space, and no
+    /// other operation may extend the file meanwhile. The new length is durable only after a sync.
     ///
     /// # Errors
     ///
-    /// [`IoError::NoSpace`], which is determinate: no content has changed, though a part of the
-    /// space may have been taken.
+    /// [`IoError::NoSpace`]; the file then has its former length, and what was taken past it has
+    /// been given back. On a file system that can't reserve space, what the range held may be
+    /// zeroes.
     fn allocate(
         &self,
         file: &Self::File,

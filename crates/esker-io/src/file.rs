@@ -341,6 +341,23 @@ impl FileHandle {
         if len_bytes == 0 {
             return Ok(Allocated::WrittenZeroes);
         }
+        let former = self.facts()?.len_bytes;
+        let result = self.reserve(context, (from, len), (offset, end));
+        if result.as_ref().is_err_and(IoError::is_no_space) {
+            // A file system takes what there is before it says that there is no more, and keeps
+            // it: so a full disk would stay full. If even this fails, the first error counts.
+            let _ = self.truncate(former);
+        }
+        result
+    }
+
+    /// Takes the space, by the best way that the file system knows.
+    fn reserve(
+        &self,
+        context: Context,
+        (from, len): (i64, i64),
+        (offset, end): (u64, u64),
+    ) -> Result<Allocated, IoError> {
         for (mode, allocated) in [
             (WRITE_ZEROES, Allocated::WrittenZeroes),
             (0, Allocated::Reserved),

@@ -2,7 +2,7 @@
 
 use esker_buf::{AlignedBuf, Alignment};
 
-use super::{Bench, Ran, aligned_pattern, checks, pattern, read, write};
+use super::{Bench, Ran, aligned_pattern, checks, one, pattern, read, write};
 use crate::backend::{Backend, FileOptions};
 use crate::error::{Fate, IoError, Misaligned, OperationKind};
 use crate::ext::BackendExt;
@@ -313,8 +313,4 @@ fn bytes_are_counted<B: Backend>(bench: &Bench<B>) -> Ran {
     assert_eq!(counted.in_flight, 0);
     assert_eq!(counted.batches, 2);
     Ran::Done
-}
-
-fn one<T: core::fmt::Debug>(completions: Vec<T>) -> [T; 1] {
-    completions.try_into().expect("one completion")
 }

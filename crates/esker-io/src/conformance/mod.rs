@@ -276,3 +276,7 @@ fn read(offset: u64, len: usize) -> Action {
         memory: ReadMemory::new(vec![0xEE_u8; len]),
     }
 }
+
+fn one<T: core::fmt::Debug>(completions: Vec<T>) -> [T; 1] {
+    completions.try_into().expect("one completion")
+}

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::{Bench, Ran, checks, pattern, read, write};
+use super::{Bench, Ran, checks, one, pattern, read, write};
 use crate::backend::{Backend, Create, FileOptions};
 use crate::error::{Fate, IoError, OperationKind};
 use crate::ext::BackendExt;
@@ -142,7 +142,8 @@ fn allocation_reserves_and_reads_as_zeroes<B: Backend>(bench: &Bench<B>) -> Ran 
 
 fn truncation_sets_the_length<B: Backend>(bench: &Bench<B>) -> Ran {
     let file = bench.file("truncated");
-    bench.complete(&file, vec![write(0, pattern(1, 1000))]);
+    let [done] = one(bench.complete(&file, vec![write(0, pattern(1, 1000))]));
+    assert_eq!(done.result.expect("it succeeds"), 1000);
     for (len_bytes, same) in [(500, 500), (2000, 500), (0, 0)] {
         bench
             .backend

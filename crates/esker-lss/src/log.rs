@@ -599,8 +599,9 @@ mod tests {
     /// Records of many sizes, voids between them, and slots across segments' ends.
     fn mixed() -> LogBuilder {
         let mut log = LogBuilder::new();
-        for round in 0..12usize {
-            let big = vec![round as u8; 1 + round * 1300];
+        for fill in 0..12u8 {
+            let round = usize::from(fill);
+            let big = vec![fill; 1 + round * 1300];
             log.slot_of(&[
                 Part::Data(b"small"),
                 Part::Void(8 + 8 * round),

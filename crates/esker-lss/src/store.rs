@@ -256,11 +256,10 @@ impl<B: Backend> Drop for Store<B> {
     fn drop(&mut self) {
         let core = &self.core;
         core.maintenance.stop();
-        core.backend.wait_until(
-            // Acquire: pairs with the release of the sync's completion.
-            &mut || core.lane.in_flight() == 0 && !core.syncing.load(Ordering::Acquire),
-            None,
-        );
+        // Every operation in flight owns the core until its sink has returned, and so do those that
+        // the sinks of others submit: when nobody else does, nothing is in flight.
+        core.backend
+            .wait_until(&mut || Arc::strong_count(core) == 1, None);
     }
 }
 

@@ -171,6 +171,8 @@ impl<B: Backend> Core<B> {
                 self.poison_with(error.clone());
                 return Err(MaintainError::Superblock(error));
             }
+            // Everything below is durable, so nothing is written or synced there any more.
+            self.segments.close_below(position.lsn);
         }
         Ok(())
     }

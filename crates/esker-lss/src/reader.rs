@@ -252,6 +252,8 @@ impl<B: Backend> Shared<B> {
     fn refresh(&self) -> Result<Lsn, OpenError> {
         let known = self.state();
         let next = derive(&self.view, &self.segments, Some(&known))?;
+        // Files that have been removed take up space for as long as they are open.
+        self.segments.close_below(next.superblock.first.lsn);
         *self.state.lock() = next;
         Ok(next.end.lsn)
     }
@@ -307,6 +309,14 @@ fn derive<B: Backend>(
         let (superblock, _) = view.load()?;
         if superblock.geometry != *segments.geometry() {
             return Err(view.damaged());
+        }
+        if let Some(known) = known
+            && !writer_alive
+            && !known.writer_alive
+            && known.superblock == superblock
+        {
+            // Whoever opens the store to write changes the superblock first.
+            return Ok(*known);
         }
         match look(segments, superblock, known, writer_alive) {
             Ok(state) if state.writer_alive || !view.is_writer_alive()? => return Ok(state),
@@ -511,5 +521,72 @@ mod tests {
             .expect("written");
         assert!(matches!(open(), Err(OpenError::Corrupt(_))));
         assert!(start.lsn < at.lsn);
+    }
+
+    /// Numbered records, small segments, trims: whatever a reader sees is a run of numbers without
+    /// gaps that never ends earlier than what was known to be durable before it looked.
+    #[test]
+    fn a_reader_beside_a_busy_writer_sees_a_growing_run_without_gaps() {
+        use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = crate::Options::default()
+            .segment_bytes(SEGMENT)
+            .max_record_bytes(16 << 10)
+            .buffers(4)
+            .buffer_bytes(16 << 10);
+        let store = crate::Store::open(dir.path(), Blocking::new(), options).expect("created");
+        let (durable, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let number = |record: &[u8]| u64::from_le_bytes(crate::format::array_at(record, 0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut next = 0u64;
+                while !stop.load(SeqCst) {
+                    let mut record = next.to_le_bytes().to_vec();
+                    record.resize(8 + usize::try_from(next * 37 % 900).expect("small"), 1);
+                    store.append(&record).expect("appended");
+                    next += 1;
+                    if next.is_multiple_of(50) {
+                        store.flush().expect("flushed");
+                        durable.store(next, SeqCst);
+                    }
+                    if next.is_multiple_of(700) {
+                        let keep = store.durable().get().saturating_sub(3 * SEGMENT);
+                        store.trim_before(Lsn::new(keep)).expect("trimmed");
+                    }
+                }
+            });
+            let reader = Reader::open(dir.path(), Blocking::new()).expect("opened");
+            let mut trimmed = 0;
+            for _ in 0..150 {
+                let known = durable.load(SeqCst);
+                reader.refresh().expect("nothing is damaged");
+                let mut last = None;
+                for record in reader.scan(..).expect("a range") {
+                    let record = match record {
+                        Ok(record) => number(&record.payload),
+                        Err(ReadError::Trimmed { .. }) => {
+                            trimmed += 1;
+                            last = None;
+                            break;
+                        }
+                        Err(error) => panic!("{error}"),
+                    };
+                    assert!(
+                        last.is_none_or(|last| record == last + 1),
+                        "no gap after {last:?}"
+                    );
+                    last = Some(record);
+                }
+                assert!(trimmed > 0 || last.is_none_or(|last| last + 1 >= known));
+            }
+            stop.store(true, SeqCst);
+        });
+        store.close().expect("closed");
+        assert!(
+            crate::verify(dir.path(), Blocking::new(), |_| {})
+                .expect("read")
+                .is_intact()
+        );
     }
 }

@@ -86,16 +86,11 @@ struct Open<F> {
     writable: bool,
 }
 
-struct Spare<F> {
-    path: PathBuf,
-    /// Still open for writing, and locked, from the segment's earlier life.
-    file: Option<F>,
-}
-
-struct Growth<F> {
+struct Growth {
     /// The first segment that is not known to be there with all its space.
     covered: u64,
-    spares: Vec<Spare<F>>,
+    /// The paths of files of a segment's length that the log has not reached.
+    spares: Vec<PathBuf>,
     /// The number for the name of the next file that is made.
     next_spare: u64,
 }
@@ -107,7 +102,7 @@ pub(crate) struct SegmentSet<B: Backend> {
     geometry: Geometry,
     lock_timeout: Duration,
     files: Mutex<BTreeMap<u64, Open<B::File>>>,
-    growth: Mutex<Growth<B::File>>,
+    growth: Mutex<Growth>,
 }
 
 impl<B: Backend> SegmentSet<B> {
@@ -146,10 +141,7 @@ impl<B: Backend> SegmentSet<B> {
         for name in backend.list(dir)? {
             if let Some(number) = parse_name(&name, SPARE_SUFFIX) {
                 growth.next_spare = growth.next_spare.max(number.saturating_add(1));
-                growth.spares.push(Spare {
-                    path: dir.join(&name),
-                    file: None,
-                });
+                growth.spares.push(dir.join(&name));
             } else if parse_name(&name, NEW_SUFFIX).is_some() {
                 backend.remove(&dir.join(&name))?;
             } else {
@@ -338,16 +330,24 @@ impl<B: Backend> SegmentSet<B> {
     ) -> Result<bool, SpaceError> {
         let number = self.take_spare_number();
         let new_path = self.dir.join(format!("{number:016x}{NEW_SUFFIX}"));
-        let made = self.make_file(&new_path, &mut |file| self.prewrite(file, keep_going));
-        let Some(file) = made? else { return Ok(false) };
+        if !self.make_file(&new_path, &mut |file| self.prewrite(file, keep_going))? {
+            return Ok(false);
+        }
         let path = self.spare_path(number);
         self.backend.rename(&new_path, &path)?;
         self.backend.sync_dir(&self.dir)?;
-        self.growth.lock().spares.push(Spare {
-            path,
-            file: Some(file),
-        });
+        self.growth.lock().spares.push(path);
         Ok(true)
+    }
+
+    /// Closes the files that lie below `lsn` as a whole. Nothing may be written there any more; who
+    /// reads there opens them again.
+    pub(crate) fn close_below(&self, lsn: Lsn) {
+        let mut files = self.files.lock();
+        let kept = files.split_off(&self.geometry.segment_of(lsn.get()));
+        let closed = std::mem::replace(&mut *files, kept);
+        drop(files);
+        drop(closed);
     }
 
     /// Frees the segments that lie below `lsn` as a whole, which no superblock names any more: up
@@ -365,8 +365,7 @@ impl<B: Backend> SegmentSet<B> {
             if self.spares() < keep_spares && self.is_whole(&path, open.as_ref())? {
                 let spare = self.spare_path(self.take_spare_number());
                 self.backend.rename(&path, &spare)?;
-                let file = open.filter(|open| open.writable).map(|open| open.file);
-                self.growth.lock().spares.push(Spare { path: spare, file });
+                self.growth.lock().spares.push(spare);
             } else {
                 self.backend.remove(&path)?;
             }
@@ -378,7 +377,7 @@ impl<B: Backend> SegmentSet<B> {
         Ok(freed)
     }
 
-    fn add(&self, segment: u64, growth: &mut Growth<B::File>) -> Result<(), SpaceError> {
+    fn add(&self, segment: u64, growth: &mut Growth) -> Result<(), SpaceError> {
         let open = self
             .files
             .lock()
@@ -389,19 +388,17 @@ impl<B: Backend> SegmentSet<B> {
             return self.complete(&file);
         }
         let path = self.path(segment);
-        let file = match self.take_spare(growth, &path)? {
-            Some(file) => file,
-            None => {
-                let number = growth.next_spare;
-                growth.next_spare = number.saturating_add(1);
-                let new_path = self.dir.join(format!("{number:016x}{NEW_SUFFIX}"));
-                let made = self.make_file(&new_path, &mut |_| Ok(true))?;
-                let file = made.expect("nobody interrupts it");
-                self.backend.rename(&new_path, &path)?;
-                file
-            }
-        };
+        if !self.take_spare(growth, &path)? {
+            let number = growth.next_spare;
+            growth.next_spare = number.saturating_add(1);
+            let new_path = self.dir.join(format!("{number:016x}{NEW_SUFFIX}"));
+            self.make_file(&new_path, &mut |_| Ok(true))?;
+            self.backend.rename(&new_path, &path)?;
+        }
         self.backend.sync_dir(&self.dir)?;
+        // Under its new name, for errors to name. The lock may have to wait for a read of the
+        // segment that it was.
+        let file = self.open_writable(&path, Create::Never)?;
         self.files.lock().insert(
             segment,
             Open {
@@ -424,42 +421,36 @@ impl<B: Backend> SegmentSet<B> {
         Ok(())
     }
 
-    /// Gives a spare the name `path`.
-    fn take_spare(
-        &self,
-        growth: &mut Growth<B::File>,
-        path: &Path,
-    ) -> Result<Option<B::File>, SpaceError> {
+    /// Gives a spare the name `path`; whether there was one.
+    fn take_spare(&self, growth: &mut Growth, path: &Path) -> Result<bool, SpaceError> {
         while let Some(spare) = growth.spares.pop() {
-            let file = match spare.file {
-                Some(file) => file,
-                None => self.open_writable(&spare.path, Create::Never)?,
-            };
-            if self.backend.facts(&file)?.len_bytes == self.geometry.segment_bytes() {
-                self.backend.rename(&spare.path, path)?;
-                return Ok(Some(file));
+            let found = self.backend.open(&spare, &FileOptions::read())?;
+            let whole = self.backend.facts(&found)?.len_bytes == self.geometry.segment_bytes();
+            if whole {
+                self.backend.rename(&spare, path)?;
+                return Ok(true);
             }
             // Not one of ours, or not any more.
-            self.backend.remove(&spare.path)?;
+            self.backend.remove(&spare)?;
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Creates a file of a segment's length under a preliminary name, with all its space, durable;
-    /// removes it again if that fails or `fill` says no.
+    /// removes it again if that fails or `fill` says no,
+    /// which is the result.
     fn make_file(
         &self,
         path: &Path,
         fill: &mut dyn FnMut(&B::File) -> Result<bool, SpaceError>,
-    ) -> Result<Option<B::File>, SpaceError> {
+    ) -> Result<bool, SpaceError> {
         let file = self.open_writable(path, Create::IfMissing)?;
         let made = self.give_space(&file, fill);
         if !matches!(made, Ok(true)) {
             drop(file);
             self.backend.remove(path)?;
-            return made.map(|_| None);
         }
-        Ok(Some(file))
+        made
     }
 
     fn give_space(

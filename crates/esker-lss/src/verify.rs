@@ -414,4 +414,45 @@ mod tests {
             fs::write(&path, bytes).expect("written");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+        /// A superblock with a matching checksum that says anything that it may say.
+        #[test]
+        fn no_superblock_makes_reading_panic_or_take_memory_without_bound(
+            numbers: [u64; 12], small in proptest::collection::vec(0u64..12, 12), mix: u16
+        ) {
+            let mut log = two_lives();
+            // Each number is anything, or one that nearly fits.
+            let pick = |index: usize| {
+                if mix >> index & 1 == 1 { numbers[index] >> (small[index] * 5) } else { small[index] }
+            };
+            let at = |index: usize| Position {
+                lsn: Lsn::new(pick(index) % (1 << 53) * 512),
+                seq: pick(index + 1),
+                epoch: u32::try_from(pick(index + 2) % 4).expect("small"),
+                epoch_start: Lsn::ZERO,
+            };
+            let mut superblock = log.superblock;
+            superblock.epoch_start = at(0);
+            superblock.first = at(3);
+            superblock.checkpoint = at(6);
+            superblock.clean_end = (mix & 1 == 1).then(|| at(9));
+            let sizes = crate::geometry::Sizes {
+                window_bytes: (pick(2) << 9).saturating_add(32 << 10),
+                ..superblock.geometry.sizes()
+            };
+            if let Ok(geometry) = Geometry::new(superblock.geometry.store_id(), &sizes) {
+                superblock.geometry = geometry;
+            }
+            log.superblock = superblock;
+            log.write_superblock();
+            let _ = verify(log.path(), Blocking::new(), |_| {});
+            if let Ok(reader) = crate::Reader::open(log.path(), Blocking::new()) {
+                let _ = reader.scan(..).map(|records| records.count());
+                let _ = reader.read(Lsn::new(64));
+            }
+        }
+    }
 }

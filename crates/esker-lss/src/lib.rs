@@ -19,7 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`Reader`] reads beside the writer, in this process or another; [`verify`] reads and checks
+//! A [`Reader`] reads beside the writer, in this process or another; [`verify()`] reads and checks
 //! everything and changes nothing.
 //!
 //! # Where it comes from

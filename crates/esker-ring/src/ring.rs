@@ -81,7 +81,18 @@ impl Ring {
         let len = self.check_len(len)?;
         let shared = &self.shared;
         let slot = shared.slot(shared.newest());
+        #[cfg(esker_canary = "stale-identity")]
+        let before = slot.tenancy.base();
         match slot.word.reserve(len, shared.shape.capacity) {
+            #[cfg(esker_canary = "stale-identity")]
+            word::Reserve::Taken { offset } => Ok(TryReserve::Reserved(Reservation::new(
+                shared,
+                slot,
+                shared.at(slot, offset),
+                len as usize,
+                before + u64::from(offset),
+            ))),
+            #[cfg(not(esker_canary = "stale-identity"))]
             word::Reserve::Taken { offset } => {
                 Ok(TryReserve::Reserved(self.reserved(slot, offset, len)))
             }

@@ -11,7 +11,7 @@ use esker_buf::AlignedBuf;
 use crate::SealedBuffer;
 use crate::config::{Shape, VoidWriter};
 use crate::slot::Slot;
-use crate::sync::{Arc, AtomicU64, AtomicUsize, Mutex, Ordering, fence};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, ContendedU64, Mutex, Ordering, fence};
 use crate::waiters::{Until, Wait, Waiters};
 use crate::word::Leave;
 
@@ -19,7 +19,7 @@ pub(crate) struct Shared {
     /// The newest sequence number whose opening was claimed: the current buffer, or the one that
     /// is just being opened. Written by claimants, by compare-and-swap, and by the inserter of an
     /// extent; read by everybody. Only ever grows by one.
-    opening: CachePadded<AtomicU64>,
+    opening: CachePadded<ContendedU64>,
     /// The address that no buffer may reach past. Written by `raise_limit`; read by openers.
     limit: CachePadded<AtomicU64>,
     waiters: CachePadded<Waiters>,
@@ -102,7 +102,7 @@ impl Shared {
         // The first buffer is opened like any other, after one that ended at its base.
         let before = first.wrapping_sub(1);
         let shared = Self {
-            opening: CachePadded::new(AtomicU64::new(before)),
+            opening: CachePadded::new(ContendedU64::new(before)),
             limit: CachePadded::new(AtomicU64::new(limit)),
             waiters: CachePadded::new(Waiters::new()),
             orphans: Orphans {

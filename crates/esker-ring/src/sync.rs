@@ -3,7 +3,9 @@
 //! Under `--cfg esker_loom` they are loom's, so that the same protocol runs on real threads and in
 //! the models. [`Witness`] shows loom which payload bytes are touched; on std it is nothing.
 
-pub(crate) use imp::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering, UnsafeCell, fence};
+pub(crate) use imp::{
+    Arc, AtomicU64, AtomicUsize, Condvar, ContendedU64, Mutex, Ordering, UnsafeCell, fence,
+};
 
 use std::ops::Range;
 
@@ -14,6 +16,9 @@ mod imp {
     pub(crate) use parking_lot::Mutex;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+
+    /// An atomic that threads load and then change.
+    pub(crate) type ContendedU64 = AtomicU64;
 
     /// A cell in loom's shape: access by closure.
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -68,6 +73,54 @@ mod imp {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::Arc;
     pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+
+    /// An atomic that threads load and then change.
+    ///
+    /// loom decides which accesses to reorder by looking at the last access to each object. A
+    /// thread's own load before its read-modify-write hides everybody else's earlier loads from
+    /// it, and whole classes of interleavings are never tried. A relaxed read-modify-write of a
+    /// companion before each access makes loom see every pair. It orders nothing.
+    pub(crate) struct ContendedU64 {
+        value: AtomicU64,
+        companion: AtomicU64,
+    }
+
+    impl ContendedU64 {
+        pub(crate) fn new(value: u64) -> Self {
+            Self {
+                value: AtomicU64::new(value),
+                companion: AtomicU64::new(0),
+            }
+        }
+
+        fn scheduled(&self) -> &AtomicU64 {
+            self.companion.fetch_add(0, Ordering::Relaxed);
+            &self.value
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> u64 {
+            self.scheduled().load(order)
+        }
+
+        pub(crate) fn store(&self, value: u64, order: Ordering) {
+            self.scheduled().store(value, order);
+        }
+
+        pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+            self.scheduled().fetch_sub(value, order)
+        }
+
+        pub(crate) fn compare_exchange(
+            &self,
+            current: u64,
+            new: u64,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u64, u64> {
+            self.scheduled()
+                .compare_exchange(current, new, success, failure)
+        }
+    }
 
     /// loom's mutex without poisoning: a panic ends the model anyway.
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);

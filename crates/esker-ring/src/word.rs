@@ -4,7 +4,7 @@
 //! [`Snapshot`] and a method of [`StateWord`] that carries it out; the methods say which edge of
 //! `docs/protocol.md` their ordering is.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{ContendedU64, Ordering};
 
 /// Lowest bit of the write offset.
 pub(crate) const OFFSET_SHIFT: u32 = 32;
@@ -215,13 +215,13 @@ pub(crate) enum Leave {
 /// | 1 | 1 | any | flush in progress, or free: which of the two is kept beside the word |
 /// | 1 | 0 | any | never |
 pub(crate) struct StateWord {
-    bits: AtomicU64,
+    bits: ContendedU64,
 }
 
 impl StateWord {
     pub(crate) fn retired() -> Self {
         Self {
-            bits: AtomicU64::new(Snapshot::RETIRED.0),
+            bits: ContendedU64::new(Snapshot::RETIRED.0),
         }
     }
 

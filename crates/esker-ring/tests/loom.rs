@@ -31,24 +31,24 @@ macro_rules! models {
 // The number is how many preemptions an interleaving may have: as many as the size of the
 // scenario lets loom explore in some seconds.
 models! {
-    two_writers_and_a_seal_hand_over_once: 5,
+    two_writers_and_a_seal_hand_over_once: 2,
     crossing_writers_lose_no_record: 2,
-    two_seals_seal_once: 3,
-    a_stale_thread_meets_a_later_tenancy: 2,
-    a_full_ring_wakes_its_waiter: 4,
-    two_recyclers_and_a_waiter: 3,
+    two_seals_seal_once: 2,
+    a_stale_thread_meets_a_later_tenancy: 1,
+    a_full_ring_wakes_its_waiter: 3,
+    two_recyclers_and_a_waiter: 2,
     sealer_and_recycler_open_between_them: 5,
-    a_slow_flush_holds_up_only_its_slot: 3,
-    a_dropped_reservation_leaves_an_orphan: 3,
-    an_orphan_wakes_its_waiter: 5,
-    an_extent_meets_a_writer_in_an_empty_buffer: 3,
+    a_slow_flush_holds_up_only_its_slot: 2,
+    a_dropped_reservation_leaves_an_orphan: 2,
+    an_orphan_wakes_its_waiter: 4,
+    an_extent_meets_a_writer_in_an_empty_buffer: 2,
     an_extent_meets_a_writer_in_a_used_buffer: 2,
     two_extents_take_two_numbers: 2,
-    an_extent_waits_for_its_slot: 4,
+    an_extent_waits_for_its_slot: 3,
     raising_the_limit_races_closing: 5,
     raising_the_limit_races_recycling: 5,
-    a_pin_races_a_writer_and_a_seal: 5,
-    the_tail_covers_what_was_reserved: 3,
+    a_pin_races_a_writer_and_a_seal: 3,
+    the_tail_covers_what_was_reserved: 2,
 }
 
 /// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says

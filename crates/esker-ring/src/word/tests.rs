@@ -8,7 +8,7 @@ const HEADER: u32 = 8;
 
 fn word(offset: u32, writers: u32, flags: u64) -> StateWord {
     StateWord {
-        bits: AtomicU64::new(
+        bits: ContendedU64::new(
             u64::from(offset) << OFFSET_SHIFT | u64::from(writers) << WRITERS_SHIFT | flags,
         ),
     }

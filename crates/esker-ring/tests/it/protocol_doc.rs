@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::scenarios::ALL;
 
 const DOC: &str = include_str!("../../../../docs/protocol.md");
-const SOURCES: [&str; 4] = [
+const SOURCES: [&str; 5] = [
+    include_str!("../../src/ring.rs"),
     include_str!("../../src/word.rs"),
     include_str!("../../src/slot.rs"),
     include_str!("../../src/shared.rs"),

@@ -55,7 +55,7 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) superblock: Mutex<SuperblockFile<B>>,
     /// The first LSN that has not been trimmed. Raised under the superblock's lock, after both of
     /// its copies say so; read by all.
-    pub(crate) first: AtomicU64,
+    pub(crate) first: Arc<AtomicU64>,
     pub(crate) marks: Marks,
     pub(crate) maintenance: Maintainer,
     pub(crate) counters: Counters,

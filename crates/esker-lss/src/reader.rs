@@ -188,7 +188,7 @@ impl<B: Backend> Reader<B> {
     ///
     /// [`ReadError::Trimmed`] and [`ReadError::BeyondEnd`] when the range begins outside the log.
     /// The iterator ends after its first error.
-    pub fn scan(&self, range: impl RangeBounds<Lsn>) -> Result<Scan<B>, ReadError> {
+    pub fn scan(&self, range: impl RangeBounds<Lsn>) -> Result<Scan<'_, B>, ReadError> {
         let State {
             superblock, end, ..
         } = self.shared.state();

@@ -1,6 +1,7 @@
 //! [`Scan`]: the records of a range of addresses.
 
 use std::iter::FusedIterator;
+use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 
 use esker_io::Backend;
@@ -13,13 +14,15 @@ use crate::log::{Log, Record, RecordScan};
 ///
 /// Ends after the first error. Each step blocks while it waits for the disk, and allocates the
 /// record.
-pub struct Scan<B: Backend> {
+pub struct Scan<'s, B: Backend> {
     records: RecordScan<B>,
+    /// It reads through the files of the store or reader that it came from, whose locks they hold.
+    source: PhantomData<&'s ()>,
     /// A record that the range leaves out although it begins there.
     left_out: Option<Lsn>,
 }
 
-impl<B: Backend> Scan<B> {
+impl<B: Backend> Scan<'_, B> {
     /// The records of `range` in a log that begins at `first` and is written up to `end`.
     pub(crate) fn new(
         log: &Log<B>,
@@ -46,6 +49,7 @@ impl<B: Backend> Scan<B> {
         Ok(Self {
             records: log.records(from, until.min(end), end),
             left_out,
+            source: PhantomData,
         })
     }
 
@@ -59,7 +63,7 @@ impl<B: Backend> Scan<B> {
     }
 }
 
-impl<B: Backend> Iterator for Scan<B> {
+impl<B: Backend> Iterator for Scan<'_, B> {
     type Item = Result<Record, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -73,4 +77,4 @@ impl<B: Backend> Iterator for Scan<B> {
     }
 }
 
-impl<B: Backend> FusedIterator for Scan<B> {}
+impl<B: Backend> FusedIterator for Scan<'_, B> {}

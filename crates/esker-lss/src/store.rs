@@ -163,7 +163,8 @@ impl<B: Backend> Store<B> {
     }
 
     /// The records of a range of addresses in the log's order, up to what was appended before the
-    /// call. A range that has a beginning begins at a record's address.
+    /// call; of a store where a write has failed, up to the durable end. A range that has a
+    /// beginning begins at a record's address.
     ///
     /// Reads from disk, ahead of what is asked for; what is still in memory is written (not synced)
     /// first.
@@ -171,7 +172,7 @@ impl<B: Backend> Store<B> {
     /// # Errors
     ///
     /// [`ReadError`] when the range cannot be read; the iterator ends after its first error.
-    pub fn scan(&self, range: impl RangeBounds<Lsn>) -> Result<Scan<B>, ReadError> {
+    pub fn scan(&self, range: impl RangeBounds<Lsn>) -> Result<Scan<'_, B>, ReadError> {
         self.core.scan(&range)
     }
 
@@ -326,15 +327,19 @@ impl<B: Backend> Core<B> {
         }
     }
 
-    fn scan(self: &Arc<Self>, range: &impl RangeBounds<Lsn>) -> Result<Scan<B>, ReadError> {
-        let end = self.end_of_appended();
-        if self.wait_written_to(end).is_err() {
-            self.check_poison().map_err(|source| ReadError::Lost {
-                lsn: self.tail(),
-                source,
-            })?;
-        }
-        Scan::new(&self.log, range, self.first(), Lsn::new(self.written.lsn()))
+    fn scan(
+        self: &Arc<Self>,
+        range: &impl RangeBounds<Lsn>,
+    ) -> Result<Scan<'static, B>, ReadError> {
+        let end = match self.wait_written_to(self.end_of_appended()) {
+            Ok(()) => self.written.lsn(),
+            // Of the rest it is not known whether it is there.
+            Err(_) => self.durable.lsn(),
+        };
+        let first = Arc::clone(&self.first);
+        // Acquire: pairs with the release in `trim_before`.
+        let first_now = move || Lsn::new(first.load(Ordering::Acquire));
+        Ok(Scan::new(&self.log, range, self.first(), Lsn::new(end))?.with_first(first_now))
     }
 
     fn info(&self) -> Result<StoreInfo, IoError> {
@@ -479,7 +484,7 @@ fn open<B: Backend>(
         syncing: AtomicBool::new(false),
         poison: PoisonCell::default(),
         marks: Marks::new(recovered.boundaries.into_values(), geometry.segment_bytes()),
-        first: AtomicU64::new(found.first.lsn.get()),
+        first: Arc::new(AtomicU64::new(found.first.lsn.get())),
         superblock: Mutex::new(superblock),
         maintenance: Maintainer::default(),
         counters: Counters::default(),

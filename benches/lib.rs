@@ -54,7 +54,7 @@ impl Rounds {
                 .fold(f64::NEG_INFINITY, f64::max);
             let ratio = base.map_or(String::new(), |base| format!("{:.2}", middle / base));
             println!(
-                "{:<44} {:>8.1} {} {:>12.1} .. {:>9.1} {:>9}",
+                "{:<44} {:>9.2} {} {:>12.2} .. {:>10.2} {:>9}",
                 cell.name, middle, cell.unit, min, max, ratio
             );
         }

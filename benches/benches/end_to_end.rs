@@ -3,8 +3,9 @@
 //! Each round measures, one after the other: bare 1 MiB O_DIRECT writes, four in flight, through the
 //! `esker-io` layer's io_uring backend into a prewritten file, with one sync at the end; the same
 //! into a file whose space was only reserved, as a new segment's is; the store appending records
-//! flat out with one flush at the end; reading the file sequentially; opening the store after a
-//! crash, which reads it all; bare durable 4 KiB writes of one thread; and durable appends.
+//! flat out with one flush at the end, into new segments and into ones written ahead; reading the
+//! file sequentially; verifying, scanning and opening a store that crashed without a checkpoint, so
+//! that all of it is read; bare durable 4 KiB writes of one thread; and durable appends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,9 +18,10 @@ use esker_io::{
     Action, AnyBackend, Backend, Create, Direct, Durability, FileOptions, Operation, ReadMemory,
     WriteMemory,
 };
-use esker_lss::{Options, Store};
+use esker_lss::{Maintenance, Options, Store};
 
 const MIB: usize = 1 << 20;
+const SEGMENT_BYTES: usize = 64 * MIB;
 
 /// The store against the bare device.
 #[derive(Parser)]
@@ -57,16 +59,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         read.add("raw 1 MiB x 4", "MB/s", raw_read(&raw, bytes)?);
         std::fs::remove_file(&raw)?;
         for (record, threads) in [(1024, 1), (1024, 4), (1024, 8), (256, 1), (256, 4), (64, 4)] {
-            let path = dir.path().join("store");
-            let name = format!("store, {record} B records, {threads} threads");
-            let (mbps, cpu) = append_flat_out(&path, bytes, record, threads)?;
-            flat.add(&name, "MB/s", mbps);
-            flat.add(&format!("{name}, CPU"), "s/GB", cpu);
-            if (record, threads) == (1024, 4) {
-                read.add("open after a crash", "MB/s", reopen(&path, bytes)?);
-                read.add("scan", "MB/s", scan(&path, bytes)?);
+            for (space, spares) in [("new", 1), ("written", bytes.div_ceil(SEGMENT_BYTES) + 1)] {
+                let path = dir.path().join("store");
+                let name = format!("{record} B, {threads} threads, {space} segments");
+                let (mbps, cpu) = append_flat_out(&path, bytes, record, threads, spares)?;
+                flat.add(&name, "MB/s", mbps);
+                flat.add(&format!("{name}, CPU"), "s/GB", cpu);
+                if (record, threads, space) == (1024, 4, "new") {
+                    read.add("verify", "MB/s", verify(&path, bytes)?);
+                    read.add("scan", "MB/s", scan(&path, bytes)?);
+                    read.add(
+                        "open after a crash, no checkpoint",
+                        "MB/s",
+                        reopen(&path, bytes)?,
+                    );
+                }
+                std::fs::remove_dir_all(&path)?;
             }
-            std::fs::remove_dir_all(&path)?;
         }
         let commits = 4000;
         durable.add(
@@ -242,8 +251,16 @@ fn append_flat_out(
     bytes: usize,
     record: usize,
     threads: usize,
+    spares: usize,
 ) -> Result<(f64, f64), Box<dyn std::error::Error>> {
-    let store = Store::open(path, AnyBackend::auto(), Options::default())?;
+    // No checkpoint is written, so that opening it again has to read it all.
+    let options = Options::default()
+        .spare_segments(spares)
+        .maintenance(Maintenance::Manual);
+    let store = Store::open(path, AnyBackend::auto(), options)?;
+    while spares > 1 && store.info()?.spare_segments < spares as u64 {
+        store.maintain()?;
+    }
     let payload = vec![0x5A; record];
     let cpu = cpu_time();
     let (time, result) = timed(|| {
@@ -270,11 +287,18 @@ fn append_flat_out(
     ))
 }
 
-/// MB/s of opening a store that was not closed: all of it since the last checkpoint is read. The
-/// checkpoint is put back first, so that this is the whole log.
-fn reopen(path: &Path, bytes: usize) -> Result<f64, Box<dyn std::error::Error>> {
+/// MB/s of checking everything.
+fn verify(path: &Path, bytes: usize) -> Result<f64, Box<dyn std::error::Error>> {
     let (time, report) = timed(|| esker_lss::verify(path, AnyBackend::auto(), |_| {}));
-    report?;
+    assert!(report?.is_intact(), "nothing is damaged");
+    Ok(megabytes_per_second(bytes, time))
+}
+
+/// MB/s of opening a store that was not closed and has no checkpoint: all of it is read.
+fn reopen(path: &Path, bytes: usize) -> Result<f64, Box<dyn std::error::Error>> {
+    let options = Options::default().maintenance(Maintenance::Manual);
+    let (time, store) = timed(|| Store::open(path, AnyBackend::auto(), options));
+    assert!(store?.durable().get() > bytes as u64, "everything is there");
     Ok(megabytes_per_second(bytes, time))
 }
 

@@ -46,7 +46,7 @@ struct Progress {
     /// `handed_over` at the last call.
     seen: u64,
     /// The tail at the last call.
-    tail: u64,
+    tail: Option<u64>,
     /// The durable prefix ended here when the last stability slot was durable.
     stable_seq: u64,
 }
@@ -142,13 +142,13 @@ impl<B: Backend> Core<B> {
         self.move_checkpoint()?;
         self.prepare_space()?;
         let tail = self.ring.tail();
-        self.prepare_spare(tail.saturating_sub(progress.tail))?;
-        progress.tail = tail;
+        let written_since = tail - progress.tail.replace(tail).unwrap_or(tail);
+        let made_spare = self.prepare_spare(written_since)?;
         // Relaxed: a beat more or less makes no difference.
         let handed_over = self.maintenance.handed_over.load(Ordering::Relaxed);
         let active = handed_over != progress.seen;
         progress.seen = handed_over;
-        if active {
+        if active || made_spare {
             return Ok(Left::Later);
         }
         if self.options.idle.is_some() {
@@ -214,14 +214,17 @@ impl<B: Backend> Core<B> {
 
     /// Has a spare segment, written with zeroes, ready for when the next one is needed; unless the
     /// log is written so fast that this would take the device from those who write it.
-    fn prepare_spare(&self, written_since: u64) -> Result<(), SpaceError> {
-        if written_since > self.geometry.segment_bytes() / 16 || self.segments.spares() > 0 {
-            return Ok(());
+    /// Whether it made one.
+    fn prepare_spare(&self, written_since: u64) -> Result<bool, SpaceError> {
+        let is_busy = written_since > self.geometry.segment_bytes() / 16;
+        if is_busy || self.segments.spares() >= self.options.spare_segments {
+            return Ok(false);
         }
         // Acquire: pairs with the release in `Maintainer::stop`.
         let mut keep_going = || !self.maintenance.stop.load(Ordering::Acquire);
         match self.segments.prepare_spare(&mut keep_going) {
-            Ok(_) | Err(SpaceError::NoSpace(_)) => Ok(()),
+            Ok(made) => Ok(made),
+            Err(SpaceError::NoSpace(_)) => Ok(false),
             Err(error) => Err(error),
         }
     }

@@ -43,6 +43,7 @@ pub struct Options {
     pub(crate) commit_writes: usize,
     pub(crate) gather: Duration,
     pub(crate) sync_every_bytes: u64,
+    pub(crate) spare_segments: usize,
     pub(crate) lock_timeout: Duration,
     pub(crate) idle: Option<Duration>,
     pub(crate) maintenance: Maintenance,
@@ -64,6 +65,7 @@ impl Default for Options {
             commit_writes: 1,
             gather: Duration::from_micros(30),
             sync_every_bytes: 16 << 20,
+            spare_segments: 1,
             lock_timeout: Duration::from_secs(2),
             idle: Some(Duration::from_millis(10)),
             maintenance: Maintenance::Thread,
@@ -161,6 +163,15 @@ impl Options {
     #[must_use]
     pub fn sync_every_bytes(mut self, bytes: u64) -> Self {
         self.sync_every_bytes = bytes;
+        self
+    }
+
+    /// How many segments the maintenance keeps ready ahead of the log, written with zeroes while the
+    /// device is not busy, and how many trimmed ones are kept to be used again; 1 by default. The
+    /// log is written faster into them than into new ones.
+    #[must_use]
+    pub fn spare_segments(mut self, segments: usize) -> Self {
+        self.spare_segments = segments;
         self
     }
 

@@ -16,9 +16,6 @@ use crate::sync::{Mutex, Ordering};
 use crate::write_error::TrimError;
 use crate::{Lsn, Position};
 
-/// How many trimmed segments are kept to be used again; the space of others is given back.
-const KEPT_SPARES: usize = 2;
-
 /// For some segments, the first slot boundary in them: known for what this life has written and for
 /// what recovery has read. Where it is not known, the log is read.
 #[derive(Default)]
@@ -95,7 +92,7 @@ impl<B: Backend> Core<B> {
         self.first.store(boundary.lsn.get(), Ordering::Release);
         self.marks.trimmed(boundary.lsn, segment_bytes);
         self.segments
-            .remove_below(boundary.lsn, KEPT_SPARES)
+            .remove_below(boundary.lsn, self.options.spare_segments)
             .map_err(TrimError::Remove)?;
         Ok(boundary.lsn)
     }

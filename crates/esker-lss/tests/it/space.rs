@@ -132,7 +132,8 @@ fn a_full_disk_is_reported_before_a_record_has_an_address_and_loses_nothing() {
 fn trimming_a_full_disk_makes_room() {
     let dir = tempfile::tempdir().expect("a directory");
     let backend = Arc::new(Faulty::default());
-    let store = Store::<Faulty>::open(dir.path(), Arc::clone(&backend), small()).expect("opens");
+    let store = Store::<Faulty>::open(dir.path(), Arc::clone(&backend), small().spare_segments(2))
+        .expect("opens");
     for _ in 0..100 {
         store.append(&[1; 3000]).expect("appends");
     }

@@ -11,6 +11,7 @@
     reason = "the suites run where usize has 64 bits"
 )]
 
+mod canary;
 mod kill;
 mod loom;
 mod suite;

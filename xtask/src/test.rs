@@ -1,21 +1,42 @@
 //! `test`: every test of the workspace, and the examples of every layer.
 
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches};
 
+use crate::canary::{self, Catcher};
 use crate::suite::{Suite, SuiteError, Tally};
 use crate::workspace::{Workspace, announce, run_tests};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "test",
-    proves: "Unit, integration and doc tests of every crate pass, and every example runs",
+    proves: "Unit, integration and doc tests of every crate pass, and every example runs; with \
+             --canaries, that the tests catch each known bug of the layers that has no model",
     needs: "nothing; tests that need more say in their output what they left out",
     quick: "cargo xtask test",
-    long: "the same",
-    args: |command: Command| command,
+    long: "cargo xtask test --canaries",
+    args: |command| {
+        command.arg(
+            Arg::new("canaries")
+                .long("canaries")
+                .action(ArgAction::SetTrue)
+                .help(
+                    "Switch each known bug on, one after the other, and demand that it is caught",
+                ),
+        )
+    },
     run,
 };
 
-fn run(workspace: &Workspace, _: &ArgMatches) -> Result<Tally, SuiteError> {
+fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
+    if matches.get_flag("canaries") {
+        return canary::run(workspace, Catcher::Test, |package, flag| {
+            let mut command = workspace.cargo(&["test", "--all-features", "--package", package]);
+            command
+                .args(["--lib", "--bins", "--tests", "--target-dir"])
+                .arg(workspace.target_dir("canary"))
+                .env("RUSTFLAGS", flag);
+            command
+        });
+    }
     let mut tests = workspace.cargo(&["test", "--workspace", "--all-features"]);
     // Every package's result is wanted, not only the first one that fails.
     tests.arg("--no-fail-fast");

@@ -49,26 +49,29 @@ impl Workspace {
                 .arg(self.target_dir("canary"))
                 .env("RUSTFLAGS", canary_flag(canary));
         }
-        build(command, "esker")?.ok_or_else(|| "the esker binary does not build".into())
+        build(command)?
+            .pop()
+            .ok_or_else(|| "the esker binary does not build".into())
     }
 }
 
-/// Runs a cargo command that builds the executable of `target`, and says where that is; `None` when
-/// it does not build.
-pub(crate) fn build(mut command: Command, target: &str) -> Result<Option<PathBuf>, SuiteError> {
+/// Runs a cargo command that builds executables, and says where they are; none when they do not
+/// build.
+pub(crate) fn build(mut command: Command) -> Result<Vec<PathBuf>, SuiteError> {
     announce(&command);
     command.arg("--message-format=json-render-diagnostics");
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
-    let mut binary = None;
+    let mut binaries = Vec::new();
     for message in Message::parse_stream(output) {
-        if let Message::CompilerArtifact(artifact) = message?
-            && artifact.target.name == target
-        {
-            binary = artifact.executable.map(PathBuf::from).or(binary);
+        if let Message::CompilerArtifact(artifact) = message? {
+            binaries.extend(artifact.executable.map(PathBuf::from));
         }
     }
-    Ok(binary.filter(|_| child.wait().is_ok_and(|status| status.success())))
+    if !child.wait()?.success() {
+        binaries.clear();
+    }
+    Ok(binaries)
 }
 
 /// The flag that switches one known bug on.

@@ -22,6 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, value_parser};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::canary::CLI_ACK_BEFORE_DURABLE as CANARY;
 use crate::suite::{Suite, SuiteError, Tally};
 use crate::workspace::Workspace;
 use check::{Checker, Failure, Life, Survivor};
@@ -71,9 +72,6 @@ pub(crate) const SUITE: Suite = Suite {
     },
     run,
 };
-
-/// The known bug: `esker append` prints an LSN without waiting for what it promises.
-const CANARY: &str = "cli-ack-before-durable";
 
 /// After so many failures the rest tells nothing new.
 const MAX_FAILURES: u64 = 3;

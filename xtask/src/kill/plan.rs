@@ -54,8 +54,9 @@ impl Plan {
         let backend = pick(random, backends);
         let burst = Feed::Bursts(random.random_range(1..200), micros(random, 2000));
         let feed = pick(random, &[Feed::FlatOut, Feed::FlatOut, burst]);
-        // From a handful to more than fits into a few segments' worth of buffers.
-        let max_records = 1 << random.random_range(4..18);
+        // From a handful to more than a segment takes, so that kills meet the step to the next.
+        let max_records = 1 << random.random_range(4..20);
+        let max_bytes = pick(random, &[8 << 20, 24 << 20, 24 << 20, 96 << 20]);
         let kill = draw_kill(random);
         Self {
             records: Records { key, mix, binary },
@@ -66,7 +67,7 @@ impl Plan {
             feed,
             kill,
             max_records,
-            max_bytes: 24 << 20,
+            max_bytes,
         }
     }
 }

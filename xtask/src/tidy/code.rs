@@ -1,6 +1,9 @@
 //! Rules about Rust sources.
 
+use std::collections::BTreeSet;
+
 use super::tree::{Source, Tree};
+use crate::canary::CANARIES;
 
 /// The crates whose code has to run under a model checker or a simulated world too.
 const LAYERS: &[&str] = &[
@@ -21,7 +24,7 @@ const PRIMITIVES: &[&str] = &[
 ];
 
 /// The longest that a file may be in lines, its module of tests aside; files of tests may be longer.
-const CODE_LINES: usize = 700;
+const CODE_LINES: usize = 800;
 const TEST_LINES: usize = 1200;
 
 pub(super) fn ring_and_io_never_name_each_other(tree: &Tree) -> Vec<String> {
@@ -84,6 +87,31 @@ pub(super) fn without_unsafe_forbid_it(tree: &Tree) -> Vec<String> {
         }
     }
     offences
+}
+
+pub(super) fn canaries_have_a_suite(tree: &Tree) -> Vec<String> {
+    let listed = CANARIES.iter().map(|canary| (canary.package, canary.name));
+    compare_canaries(tree, &listed.collect())
+}
+
+/// What is in the table and not in the sources, and the other way round.
+fn compare_canaries(tree: &Tree, listed: &BTreeSet<(&str, &str)>) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for package in tree.packages.keys().filter(|package| *package != "xtask") {
+        for source in tree.shipped_code(package) {
+            for after in source.text.split("esker_canary = \"").skip(1) {
+                let name = after.split('"').next().unwrap_or_default();
+                found.insert((package.as_str(), name));
+            }
+        }
+    }
+    let unlisted = found.difference(listed);
+    let unlisted = unlisted.map(|(package, name)| {
+        format!("{package}: canary {name} is not in the table of xtask/src/canary.rs")
+    });
+    let gone = listed.difference(&found);
+    let gone = gone.map(|(package, name)| format!("{package}: there is no canary {name}"));
+    unlisted.chain(gone).collect()
 }
 
 pub(super) fn not_too_long(tree: &Tree) -> Vec<String> {
@@ -242,6 +270,22 @@ mod tests {
         assert_eq!(found("#![forbid(unsafe_code)]\n"), 0);
         assert_eq!(found("fn f() { unsafe { g() } }\n"), 0);
         assert_eq!(found("// unsafe is not used\nfn f() {}\n"), 1);
+    }
+
+    #[test]
+    fn canaries_that_no_suite_catches_or_that_are_gone_are_found() {
+        let code = "if cfg!(esker_canary = \"a\") {}\n#[cfg(not(esker_canary = \"b\"))]\n";
+        let tree = tree("esker-io", "src/lib.rs", code);
+        let compare = |listed: &[(&'static str, &'static str)]| {
+            compare_canaries(&tree, &listed.iter().copied().collect())
+        };
+        assert_eq!(compare(&[("esker-io", "a"), ("esker-io", "b")]), [""; 0]);
+        assert_eq!(compare(&[("esker-io", "a")]).len(), 1);
+        assert_eq!(
+            compare(&[("esker-io", "a"), ("esker-io", "b"), ("esker-io", "c")]).len(),
+            1
+        );
+        assert_eq!(compare(&[("esker-io", "a"), ("esker-ring", "b")]).len(), 2);
     }
 
     #[test]

@@ -63,6 +63,10 @@ const RULES: &[Rule] = &[
         offences: code::without_unsafe_forbid_it,
     },
     Rule {
+        name: "every-canary-has-its-suite",
+        offences: code::canaries_have_a_suite,
+    },
+    Rule {
         name: "files-are-not-too-long",
         offences: code::not_too_long,
     },

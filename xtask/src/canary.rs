@@ -1,0 +1,129 @@
+//! Known bugs, each switched on by a cfg, and which suite has to catch each.
+//!
+//! A suite that cannot fail proves nothing. `tidy` demands that this table and the sources name the
+//! same canaries.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::suite::{SuiteError, Tally};
+use crate::workspace::{Workspace, build, canary_flag};
+
+/// What catches a canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Catcher {
+    /// `cargo xtask loom --canaries`: the package's models.
+    Loom,
+    /// `cargo xtask test --canaries`: the package's tests.
+    Test,
+    /// `cargo xtask kill --canary`.
+    Kill,
+}
+
+/// A known bug.
+pub(crate) struct Canary {
+    pub(crate) name: &'static str,
+    /// The package whose code has it, and whose tests have to catch it.
+    pub(crate) package: &'static str,
+    pub(crate) catcher: Catcher,
+}
+
+const fn canary(catcher: Catcher, package: &'static str, name: &'static str) -> Canary {
+    Canary {
+        name,
+        package,
+        catcher,
+    }
+}
+
+/// The one that `kill` catches.
+pub(crate) const CLI_ACK_BEFORE_DURABLE: &str = "cli-ack-before-durable";
+
+/// Every canary there is.
+pub(crate) const CANARIES: &[Canary] = &[
+    canary(Catcher::Loom, "esker-ring", "commit-relaxed"),
+    canary(Catcher::Loom, "esker-ring", "flush-claim-with-writers"),
+    canary(Catcher::Loom, "esker-ring", "recycle-store"),
+    canary(Catcher::Loom, "esker-ring", "open-without-fence"),
+    canary(Catcher::Loom, "esker-ring", "closed-before-base"),
+    canary(Catcher::Loom, "esker-lss", "frontier-no-fence"),
+    canary(Catcher::Loom, "esker-lss", "frontier-store"),
+    canary(Catcher::Test, "esker-io", "io-short-write-succeeds"),
+    canary(Catcher::Test, "esker-io", "io-sink-swapped"),
+    canary(Catcher::Test, "esker-io", "io-lane-goes-on"),
+    canary(Catcher::Test, "esker-io", "io-leader-leaves-silently"),
+    canary(Catcher::Kill, "esker-cli", CLI_ACK_BEFORE_DURABLE),
+];
+
+/// How long the tests may take with one canary before it counts as not caught.
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Switches each canary of a catcher on, one after the other, and demands that a test fails.
+///
+/// `command` makes the cargo command that builds and runs the tests, and adds the flag it is given.
+pub(crate) fn run(
+    workspace: &Workspace,
+    catcher: Catcher,
+    command: impl Fn(&str, &str) -> Command,
+) -> Result<Tally, SuiteError> {
+    let mut tally = Tally::default();
+    for canary in CANARIES.iter().filter(|canary| canary.catcher == catcher) {
+        let Canary { name, package, .. } = canary;
+        let mut build_command = command(package, &canary_flag(name));
+        build_command.arg("--no-run");
+        let settings = build_command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        let settings: Vec<_> = settings.collect();
+        let binaries = build(build_command)?;
+        if binaries.is_empty() {
+            println!("FAILED: {package} does not build with canary {name}");
+            tally.count(false);
+            continue;
+        }
+        let dir = workspace.root.join("crates").join(package);
+        let caught = is_caught(&binaries, &dir, &settings)?;
+        match caught {
+            Ok(()) => println!("ok: canary {name} of {package} is caught"),
+            Err(why) => println!("FAILED: canary {name} of {package} {why}"),
+        }
+        tally.count(caught.is_ok());
+    }
+    Ok(tally)
+}
+
+/// Runs test binaries until one fails. What they print is the report of a bug that is meant to be
+/// there, so it is not shown.
+fn is_caught(
+    binaries: &[PathBuf],
+    dir: &Path,
+    settings: &[(OsString, OsString)],
+) -> Result<Result<(), &'static str>, SuiteError> {
+    let deadline = Instant::now() + TIMEOUT;
+    for binary in binaries {
+        let mut test = Command::new(binary);
+        test.current_dir(dir).envs(settings.iter().cloned());
+        test.stdout(Stdio::null()).stderr(Stdio::null());
+        match finish(test.spawn()?, deadline)? {
+            Some(true) => {}
+            Some(false) => return Ok(Ok(())),
+            None => return Ok(Err("is neither caught nor survives within the time limit")),
+        }
+    }
+    Ok(Err("survives: no test fails"))
+}
+
+/// Whether the child succeeded, or `None` if it had to be killed.
+fn finish(mut child: Child, deadline: Instant) -> Result<Option<bool>, SuiteError> {
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status.success()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
+}

@@ -4,8 +4,11 @@
 //! same canaries.
 
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::suite::{SuiteError, Tally};
@@ -94,8 +97,8 @@ pub(crate) fn run(
     Ok(tally)
 }
 
-/// Runs test binaries until one fails. What they print is the report of a bug that is meant to be
-/// there, so it is not shown.
+/// Runs test binaries until a test fails. What they print is the report of a bug that is meant to
+/// be there, so it is not shown.
 fn is_caught(
     binaries: &[PathBuf],
     dir: &Path,
@@ -105,25 +108,34 @@ fn is_caught(
     for binary in binaries {
         let mut test = Command::new(binary);
         test.current_dir(dir).envs(settings.iter().cloned());
-        test.stdout(Stdio::null()).stderr(Stdio::null());
-        match finish(test.spawn()?, deadline)? {
-            Some(true) => {}
-            Some(false) => return Ok(Ok(())),
+        test.stdout(Stdio::piped()).stderr(Stdio::null());
+        match fails(test.spawn()?, deadline)? {
+            Some(false) => {}
+            Some(true) => return Ok(Ok(())),
             None => return Ok(Err("is neither caught nor survives within the time limit")),
         }
     }
     Ok(Err("survives: no test fails"))
 }
 
-/// Whether the child succeeded, or `None` if it had to be killed.
-fn finish(mut child: Child, deadline: Instant) -> Result<Option<bool>, SuiteError> {
-    while Instant::now() < deadline {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status.success()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
+/// Whether a test binary reports a failure, or ends with one; `None` when the time is up. It is
+/// ended with its first failure: the rest tells nothing new.
+fn fails(mut child: Child, deadline: Instant) -> Result<Option<bool>, SuiteError> {
+    let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    let (report, reported) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let failed = output
+            .lines()
+            .map_while(Result::ok)
+            .any(|line| line.ends_with(" ... FAILED"));
+        // Nobody listens any more when the time is up.
+        let _unheard = report.send(failed);
+    });
+    let failed = reported.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    if failed != Ok(false) {
+        child.kill()?;
     }
-    child.kill()?;
-    child.wait()?;
-    Ok(None)
+    let status = child.wait()?;
+    reader.join().expect("the reader does not panic");
+    Ok(failed.ok().map(|failed| failed || !status.success()))
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::support::{PATIENCE, Place, Running, arg, frames};
+use super::support::{PATIENCE, Place, Running, arg, backends, frames};
 
 /// Records of every awkward kind, without a newline in any.
 fn odd_records() -> Vec<Vec<u8>> {
@@ -38,7 +38,7 @@ fn lines(records: &[Vec<u8>]) -> Vec<u8> {
 fn odd_records_come_back_unchanged_in_either_framing_and_by_every_way_of_writing() {
     let records = odd_records();
     let (lines, frames) = (lines(&records), frames(&records));
-    for backend in ["uring", "blocking"] {
+    for (backend, _) in backends() {
         for ordering in ["tail-localised", "serialised"] {
             let place = Place::new();
             let how = ["--backend", backend, "--ordering", ordering];

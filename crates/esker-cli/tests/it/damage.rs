@@ -130,9 +130,12 @@ fn all_commands_end(place: &Place, what: &str) {
     }
 }
 
+/// Does something to a file.
+type Damage = fn(&Path);
+
 #[test]
 fn no_foreign_empty_or_truncated_file_makes_a_command_panic() {
-    let ways: &[(&str, fn(&Path))] = &[
+    let ways: &[(&str, Damage)] = &[
         ("emptied", |file| fs::write(file, b"").unwrap()),
         ("foreign", |file| {
             fs::write(file, b"#!/bin/sh\necho this is no store\n").unwrap()

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::support::Place;
+use super::support::{Place, backends};
 
 fn json(text: &str) -> Value {
     assert_eq!(text.lines().count(), 1, "one object on one line");
@@ -42,7 +42,7 @@ fn info_says_the_same_in_text_and_as_json() {
 fn the_backend_is_the_one_asked_for() {
     let place = Place::new();
     place.append(&[], b"a\n").ok();
-    for (backend, kind) in [("blocking", "blocking"), ("uring", "io_uring")] {
+    for (backend, kind) in backends() {
         let info = json(&place.run("info", &["--json", "--backend", backend]).text());
         assert_eq!(info["backend"]["kind"], kind);
     }

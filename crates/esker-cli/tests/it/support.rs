@@ -259,6 +259,20 @@ impl Lines {
     }
 }
 
+/// The backends that this system has; says which one is left out and why.
+pub(crate) fn backends() -> Vec<(&'static str, &'static str)> {
+    let all = [("uring", "io_uring"), ("blocking", "blocking")];
+    let works = |(backend, _): &(&str, &str)| {
+        let place = Place::new();
+        let ran = place.append(&["--backend", backend], b"");
+        if ran.code != Some(0) {
+            println!("skipped: --backend {backend}: {}", ran.stderr.trim_end());
+        }
+        *backend == "blocking" || ran.code == Some(0)
+    };
+    all.into_iter().filter(works).collect()
+}
+
 /// Records in length framing.
 pub(crate) fn frames(records: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -1,0 +1,219 @@
+//! How operations come back: taken by the leader (U2), their sinks called with no lock held (U5).
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use io_uring::EnterFlags;
+use io_uring::types::{SubmitArgs, Timespec};
+
+use super::Ring;
+use super::table::{InFlight, Token};
+use crate::blocking::outcome;
+use crate::error::IoError;
+use crate::file::FileHandle;
+use crate::inline;
+use crate::operation::{Completion, Operation, Sink};
+use crate::sync::{Acquire, Arc, Release, SeqCst, sleep, thread};
+use crate::transfer::Step;
+use crate::waiters::{Driver, Wait};
+
+/// The longest single wait in the kernel. Every event that ends a wait reaches the kernel by
+/// itself; this is for a ring that breaks while its leader is blocked in it.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// An operation that is over, and its sink not yet called.
+pub(super) struct Finished {
+    /// Whether it counts among `Ring::accepted`.
+    accepted: bool,
+    sink: Box<dyn Sink>,
+    completion: Completion,
+}
+
+impl Ring {
+    /// Counts the end of an operation and lets go of its file.
+    pub(super) fn finish(
+        &self,
+        operation: Operation<FileHandle>,
+        accepted: bool,
+        bytes: usize,
+        result: Result<usize, IoError>,
+    ) -> Finished {
+        let Operation { action, sink, .. } = operation;
+        self.calls
+            .counters
+            .completed(action.kind(), bytes as u64, result.is_err());
+        Finished {
+            accepted,
+            sink,
+            completion: action.complete(result),
+        }
+    }
+
+    /// Takes what lies in the completion queue. For the leader only (U2). Returns whether a kick
+    /// was among it.
+    fn reap(&self, finished: &mut Vec<Finished>) -> bool {
+        let mut kicked = false;
+        // SAFETY: U2: no other `CompletionQueue` exists while this thread leads.
+        let mut queue = unsafe { self.uring.completion_shared() };
+        if queue.is_empty() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        for completion in &mut queue {
+            if completion.user_data() == Token::KICK {
+                kicked = true;
+                continue;
+            }
+            let token = Token::from_user_data(completion.user_data());
+            let Some(tenant) = state.table.get_mut(token) else {
+                debug_assert!(false, "a completion of no operation");
+                continue;
+            };
+            match tenant.transfer.returned(i64::from(completion.result())) {
+                Step::Continue => {
+                    self.calls.counters.continued();
+                    state.again.push_back(token);
+                }
+                Step::Retry => {
+                    self.calls.counters.retried();
+                    state.again.push_back(token);
+                }
+                step => {
+                    let Some(InFlight {
+                        operation,
+                        transfer,
+                    }) = state.table.remove(token)
+                    else {
+                        continue;
+                    };
+                    let result = outcome(&operation.file, &operation.action, &transfer, step);
+                    finished.push(self.finish(operation, true, transfer.done(), result));
+                }
+            }
+        }
+        // Publishes the entries as free, before anything takes their place (U3).
+        drop(queue);
+        drop(state);
+        if kicked {
+            // Release: pairs with the swap in `kick`; the next kick finds the queue without this
+            // one.
+            self.kicked.store(false, Release);
+        }
+        kicked
+    }
+
+    /// Calls the sinks, all of them, then lets a panic of one go on.
+    fn deliver(&self, finished: Vec<Finished>) -> usize {
+        let count = finished.len();
+        let mut panic = None;
+        for finished in in_delivery_order(finished) {
+            if let Err(payload) = self.call(finished) {
+                panic.get_or_insert(payload);
+            }
+        }
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+        count
+    }
+
+    /// Calls the sinks of operations that ended in `submit`, outside of any round.
+    pub(super) fn deliver_inline(self: &Arc<Self>, finished: Vec<Finished>) {
+        inline::run(finished.into_iter().map(|finished| {
+            let ring = Arc::clone(self);
+            Box::new(move || {
+                let called = ring.call(finished);
+                ring.waiters.wake(&*ring);
+                if let Err(payload) = called {
+                    resume_unwind(payload);
+                }
+            }) as inline::Job
+        }));
+    }
+
+    /// Calls one sink, and only then counts the operation as over.
+    fn call(&self, finished: Finished) -> thread::Result<()> {
+        let Finished {
+            accepted,
+            sink,
+            completion,
+        } = finished;
+        let called = catch_unwind(AssertUnwindSafe(|| sink.complete(completion)));
+        if accepted {
+            self.accepted.fetch_sub(1, SeqCst);
+        }
+        self.in_flight.fetch_sub(1, SeqCst);
+        called
+    }
+
+    /// Waits in the kernel for a completion, but no longer than `wait`.
+    fn block(&self, wait: Duration) {
+        let time = Timespec::from(wait);
+        let arguments = SubmitArgs::new().timespec(&time);
+        let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+        self.calls.counters.system_call();
+        // SAFETY: nothing is submitted; the argument is what EXT_ARG asks for, and it and the time
+        // that it points to live across the call.
+        let entered = unsafe {
+            self.uring
+                .submitter()
+                .enter(0, 1, flags.bits(), Some(&arguments))
+        };
+        if let Err(error) = entered
+            && !matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR))
+        {
+            // The kernel may still hold operations, and their completions come through shared
+            // memory: look there again in a while.
+            sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// The order in which a round's sinks are called: as the kernel completed.
+fn in_delivery_order(mut finished: Vec<Finished>) -> Vec<Finished> {
+    if cfg!(esker_canary = "io-sink-swapped")
+        && let [first, second, ..] = &mut *finished
+    {
+        core::mem::swap(&mut first.sink, &mut second.sink);
+    }
+    finished
+}
+
+impl Driver for Ring {
+    fn has_work(&self) -> bool {
+        self.accepted.load(SeqCst) > 0
+    }
+
+    fn drive(&self, wait: Wait) -> usize {
+        let mut finished = Vec::new();
+        let mut waited = false;
+        loop {
+            let kicked = self.reap(&mut finished);
+            // Before the sinks: the device is to be busy while they run.
+            self.flush(&mut finished);
+            if !finished.is_empty() {
+                return self.deliver(finished);
+            }
+            if kicked || waited {
+                return 0;
+            }
+            // Acquire: pairs with the store in `flush`.
+            let limit = if self.broken.load(Acquire) {
+                Duration::from_millis(10)
+            } else {
+                MAX_WAIT
+            };
+            let wait = match wait {
+                Wait::No => return 0,
+                Wait::Unbounded => limit,
+                Wait::AtMost(wait) => wait.min(limit),
+            };
+            self.block(wait);
+            waited = true;
+        }
+    }
+
+    fn kick(&self) {
+        self.send_kick();
+    }
+}

@@ -1,0 +1,78 @@
+//! Setting a ring up: what the kernel must have, and a trial operation that shows that it works.
+
+use std::io;
+
+use io_uring::{IoUring, Probe, opcode};
+
+use super::config::{UringConfig, UringError};
+use crate::sync::yield_now;
+
+/// A ring as configured, which has what is needed and through which one operation has gone.
+pub(super) fn set_up(config: UringConfig) -> Result<IoUring, UringError> {
+    config.check()?;
+    let mut builder = IoUring::builder();
+    if let Some(cq_entries) = config.cq_entries {
+        builder.setup_cqsize(cq_entries);
+    }
+    let mut ring: IoUring = builder.build(config.entries).map_err(UringError::setup)?;
+    probe(&ring)?;
+    trial(&mut ring).map_err(|source| UringError::Trial { source })?;
+    Ok(ring)
+}
+
+/// Refuses a kernel that lacks a feature or an operation.
+fn probe(ring: &IoUring) -> Result<(), UringError> {
+    let parameters = ring.params();
+    for (there, what) in [
+        (parameters.is_feature_nodrop(), "NODROP (Linux 5.5)"),
+        (
+            parameters.is_feature_submit_stable(),
+            "SUBMIT_STABLE (Linux 5.5)",
+        ),
+        (parameters.is_feature_ext_arg(), "EXT_ARG (Linux 5.11)"),
+    ] {
+        if !there {
+            return Err(UringError::Lacks { what });
+        }
+    }
+    let mut probe = Probe::new();
+    ring.submitter()
+        .register_probe(&mut probe)
+        .map_err(UringError::setup)?;
+    for (code, what) in [
+        (opcode::Nop::CODE, "NOP"),
+        (opcode::Read::CODE, "READ"),
+        (opcode::Write::CODE, "WRITE"),
+        (opcode::Fsync::CODE, "FSYNC"),
+    ] {
+        if !probe.is_supported(code) {
+            return Err(UringError::Lacks { what });
+        }
+    }
+    Ok(())
+}
+
+/// Sends one operation through the ring and takes its completion.
+fn trial(ring: &mut IoUring) -> io::Result<()> {
+    const MARK: u64 = 0x0065_736b_6572;
+    let nop = opcode::Nop::new().build().user_data(MARK);
+    // SAFETY: a NOP names no memory.
+    unsafe { ring.submission().push(&nop) }
+        .map_err(|_| io::Error::from_raw_os_error(libc::EBUSY))?;
+    let mut postponed = 0;
+    while let Err(error) = ring.submit_and_wait(1) {
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EAGAIN) if postponed < 100 => {
+                postponed += 1;
+                yield_now();
+            }
+            _ => return Err(error),
+        }
+    }
+    match ring.completion().next() {
+        Some(completion) if completion.user_data() == MARK && completion.result() >= 0 => Ok(()),
+        Some(completion) => Err(io::Error::from_raw_os_error(-completion.result())),
+        None => Err(io::Error::from_raw_os_error(libc::ENODATA)),
+    }
+}

@@ -1,0 +1,224 @@
+//! How operations get to the kernel: pushed under the `submission` mutex, entered at once (U1).
+
+use std::io;
+use std::time::Duration;
+
+use io_uring::types::{Fd, FsyncFlags};
+use io_uring::{opcode, squeue};
+
+use super::completion::Finished;
+use super::table::{InFlight, Token};
+use super::{Ring, State};
+use crate::error::IoError;
+use crate::file::FileHandle;
+use crate::operation::{Action, Durability, Operation};
+use crate::sync::{Arc, Relaxed, Release, SeqCst, sleep, yield_now};
+use crate::transfer::Transfer;
+
+/// How often in a row the kernel may put a submission off before the ring is given up.
+const MAX_POSTPONED: u32 = 2000;
+
+impl Ring {
+    /// Sends everything that the table has room for to the kernel. What could not be sent for
+    /// good is added to `finished`.
+    pub(super) fn flush(&self, finished: &mut Vec<Finished>) {
+        let _submission = self.submission.lock();
+        loop {
+            let mut sent = Vec::new();
+            let more = self.fill(&mut sent);
+            // Relaxed: written under `submission`, which is held.
+            if !self.broken.load(Relaxed) && !sent.is_empty() {
+                if let Err((error, left)) = self.enter(sent.len()) {
+                    // Release: a leader that sees it also sees an unsent operation given back.
+                    self.broken.store(true, Release);
+                    let unsent = sent.split_off(sent.len() - left);
+                    self.give_back(&unsent, &error, finished);
+                }
+            } else if self.broken.load(Relaxed) {
+                let error = io::Error::from_raw_os_error(libc::ENXIO);
+                self.give_back(&[], &error, finished);
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Pushes entries until the queue or the table is full; whether there is more to push.
+    fn fill(&self, sent: &mut Vec<Token>) -> bool {
+        let mut state = self.state.lock();
+        if state.again.is_empty() && state.backlog.is_empty() {
+            return false;
+        }
+        // Relaxed: as in `flush`.
+        if self.broken.load(Relaxed) {
+            return false;
+        }
+        // SAFETY: U1: no other `SubmissionQueue` exists while `submission` is held.
+        let mut queue = unsafe { self.uring.submission_shared() };
+        while !queue.is_full() {
+            let token = match state.again.pop_front() {
+                Some(token) => token,
+                None if state.table.is_full() => return false,
+                None => {
+                    let Some(operation) = state.backlog.pop_front() else {
+                        return false;
+                    };
+                    let transfer = begin(&operation);
+                    let tenant = InFlight {
+                        operation,
+                        transfer,
+                    };
+                    match state.table.insert(tenant) {
+                        Ok(token) => token,
+                        Err(tenant) => {
+                            state.backlog.push_front(tenant.operation);
+                            return false;
+                        }
+                    }
+                }
+            };
+            let Some(tenant) = state.table.get_mut(token) else {
+                continue;
+            };
+            let entry = entry(tenant).user_data(token.user_data());
+            // SAFETY: the memory and the file that the entry names belong to the table until its
+            // completion has been taken (U4).
+            if unsafe { queue.push(&entry) }.is_err() {
+                state.again.push_front(token);
+                return true;
+            }
+            sent.push(token);
+        }
+        !state.again.is_empty() || (!state.backlog.is_empty() && !state.table.is_full())
+    }
+
+    /// Hands `count` pushed entries to the kernel; the error that stopped it for good, and how
+    /// many entries it had not taken by then.
+    fn enter(&self, count: usize) -> Result<(), (io::Error, usize)> {
+        let mut left = count;
+        let mut postponed = 0;
+        while left > 0 {
+            self.calls.counters.system_call();
+            match self.uring.submitter().submit() {
+                Ok(0) => postponed += 1,
+                Ok(taken) => {
+                    left = left.saturating_sub(taken);
+                    postponed = 0;
+                    continue;
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR | libc::EAGAIN | libc::EBUSY) if postponed < MAX_POSTPONED => {
+                        postponed += 1;
+                    }
+                    _ => return Err((error, left)),
+                },
+            }
+            if postponed >= MAX_POSTPONED {
+                return Err((io::Error::from_raw_os_error(libc::EAGAIN), left));
+            }
+            self.calls.counters.retried();
+            if postponed < 100 {
+                yield_now();
+            } else {
+                sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what the kernel has not been told of: `unsent`, and all that was to follow.
+    fn give_back(&self, unsent: &[Token], error: &io::Error, finished: &mut Vec<Finished>) {
+        let source = Arc::new(io::Error::from_raw_os_error(
+            error.raw_os_error().unwrap_or(libc::EIO),
+        ));
+        let mut state = self.state.lock();
+        let State {
+            table,
+            again,
+            backlog,
+        } = &mut *state;
+        let begun = unsent
+            .iter()
+            .copied()
+            .chain(again.drain(..))
+            .filter_map(|token| table.remove(token))
+            .map(|tenant| (tenant.operation, tenant.transfer.done()));
+        let begun: Vec<_> = begun.collect();
+        for (operation, done) in begun
+            .into_iter()
+            .chain(backlog.drain(..).map(|operation| (operation, 0)))
+        {
+            let context = operation
+                .file
+                .action_context(&operation.action)
+                .after(done as u64);
+            let source = Arc::clone(&source);
+            let error = if done == 0 {
+                IoError::NotSubmitted { context, source }
+            } else {
+                IoError::Os { context, source }
+            };
+            finished.push(self.finish(operation, true, done, Err(error)));
+        }
+    }
+
+    /// Sends an operation whose only effect is that it completes, unless one is on its way.
+    pub(super) fn send_kick(&self) {
+        // AcqRel (SeqCst): a kick that is on its way, or lies in the queue, ends this wait too.
+        if self.kicked.swap(true, SeqCst) {
+            return;
+        }
+        let _submission = self.submission.lock();
+        // Relaxed: as in `flush`. The leader of a broken ring looks for itself.
+        if self.broken.load(Relaxed) {
+            return;
+        }
+        {
+            // SAFETY: U1.
+            let mut queue = unsafe { self.uring.submission_shared() };
+            let nop = opcode::Nop::new().build().user_data(Token::KICK);
+            // SAFETY: a NOP names no memory. The queue is empty (U1), so there is room.
+            let pushed = unsafe { queue.push(&nop) };
+            debug_assert!(pushed.is_ok(), "the submission queue is empty between uses");
+        }
+        if self.enter(1).is_err() {
+            // Release: as in `flush`.
+            self.broken.store(true, Release);
+        }
+    }
+}
+
+/// The transfer of an operation that has not begun.
+pub(super) fn begin(operation: &Operation<FileHandle>) -> Transfer {
+    let action = &operation.action;
+    Transfer::new(
+        action.kind(),
+        action.offset(),
+        action.len_bytes(),
+        operation.file.alignment(),
+    )
+}
+
+/// The entry for an operation's next piece.
+fn entry(tenant: &InFlight) -> squeue::Entry {
+    let fd = Fd(tenant.operation.file.fd());
+    let piece = tenant.transfer.piece();
+    match &tenant.operation.action {
+        Action::Read { memory, .. } => {
+            opcode::Read::new(fd, memory.as_mut_ptr().wrapping_add(piece.start), piece.len)
+                .offset(piece.offset)
+                .build()
+        }
+        Action::Write {
+            memory, durability, ..
+        } => opcode::Write::new(fd, memory.as_ptr().wrapping_add(piece.start), piece.len)
+            .offset(piece.offset)
+            .rw_flags(match durability {
+                Durability::Written => 0,
+                Durability::Durable => libc::RWF_DSYNC,
+            })
+            .build(),
+        Action::SyncData => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
+    }
+}

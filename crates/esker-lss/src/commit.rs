@@ -9,7 +9,7 @@
 //! Invariants:
 //! - C1. A wait returns success only when the durable prefix has passed the address.
 //! - C2. As long as somebody waits and the store is not poisoned, somebody leads or is about to:
-//!   a leader leaves before it wakes the rest, and each of them looks again whether there is room.
+//!   U3 of `turns`. A failure ends the turn of whoever leads, and then everybody's wait.
 //! - C3. At most [`Options::commit_writes`](crate::Options::commit_writes) lead at a time.
 
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use esker_ring::Seal;
 use crate::Lsn;
 use crate::core::Core;
 use crate::dispatch::By;
-use crate::sync::{AtomicU64, AtomicUsize, Instant, Ordering, yield_now};
+use crate::sync::{AtomicU64, Instant, Ordering, Parker, yield_now};
+use crate::turns::Turns;
 use crate::write_error::CommitError;
+
+thread_local! {
+    /// Where this thread waits for its turn. A thread waits for one thing at a time.
+    static PARKER: Parker = Parker::new();
+}
 
 /// Who waits, who leads, and what for.
 pub(crate) struct Commit {
-    limit: usize,
+    turns: Turns,
     gather: Duration,
-    /// How many lead now. Raised by compare-and-swap, to `limit` at most.
-    leaders: CachePadded<AtomicUsize>,
-    /// How many wait now, leaders included.
-    waiting: CachePadded<AtomicUsize>,
-    /// How many were waiting when the last commit ended: those it served and those it did not.
-    crowd: AtomicUsize,
     /// The largest address that anybody has wanted durable: a buffer that starts below is written
     /// with durability of its own.
     wanted: CachePadded<AtomicU64>,
@@ -43,11 +43,8 @@ pub(crate) struct Commit {
 impl Commit {
     pub(crate) fn new(limit: usize, gather: Duration) -> Self {
         Self {
-            limit: limit.max(1),
+            turns: Turns::new(limit),
             gather,
-            leaders: CachePadded::default(),
-            waiting: CachePadded::default(),
-            crowd: AtomicUsize::new(0),
             wanted: CachePadded::default(),
         }
     }
@@ -58,68 +55,16 @@ impl Commit {
         base < self.wanted.load(Ordering::Relaxed)
     }
 
-    fn has_room(&self) -> bool {
-        // Acquire: pairs with the release in `Lead::drop`.
-        self.leaders.load(Ordering::Acquire) < self.limit
-    }
-
-    fn try_lead(&self) -> Option<Lead<'_>> {
-        self.leaders
-            // AcqRel: a leader sees what the one before it did.
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |leaders| {
-                (leaders < self.limit).then_some(leaders + 1)
-            })
-            .is_ok()
-            // Made only if it leads: dropping it leaves.
-            .then(|| Lead { commit: self })
-    }
-
     /// Gives those who shared the last commit a moment to come back.
     fn gather(&self) {
-        // Relaxed here and below: the numbers decide how long to wait, not what is true.
-        let crowd = self.crowd.load(Ordering::Relaxed);
-        if self.waiting.load(Ordering::Relaxed) >= crowd {
+        let (turns, crowd) = (&self.turns, self.turns.crowd());
+        if turns.present() >= crowd {
             return;
         }
         let start = Instant::now();
-        while self.waiting.load(Ordering::Relaxed) < crowd && start.elapsed() < self.gather {
+        while turns.present() < crowd && start.elapsed() < self.gather {
             yield_now();
         }
-    }
-
-    fn enter(&self) -> Waiting<'_> {
-        // Relaxed: see `gather`.
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting { commit: self }
-    }
-}
-
-/// One thread that waits.
-struct Waiting<'c> {
-    commit: &'c Commit,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        // Relaxed: see `Commit::gather`.
-        self.commit.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// One thread that leads.
-struct Lead<'c> {
-    commit: &'c Commit,
-}
-
-impl Drop for Lead<'_> {
-    fn drop(&mut self) {
-        // Relaxed: see `Commit::gather`.
-        self.commit.crowd.store(
-            self.commit.waiting.load(Ordering::Relaxed),
-            Ordering::Relaxed,
-        );
-        // Release: pairs with the acquire in `has_room` and `try_lead`.
-        self.commit.leaders.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -131,28 +76,30 @@ impl<B: Backend> Core<B> {
         }
         // Relaxed: see `Commit::wants`.
         self.commit.wanted.fetch_max(end, Ordering::Relaxed);
-        let _waiting = self.commit.enter();
         loop {
             if self.durable.lsn() >= end {
                 return Ok(());
             }
             self.check_poison()?;
-            if let Some(lead) = self.commit.try_lead() {
-                let result = self.lead(end);
-                // Left before the others are woken, so that one of them can take over (C2).
-                drop(lead);
-                self.backend.wake();
-                result?;
-            } else {
-                self.backend.wait_until(
-                    &mut || {
-                        self.durable.lsn() >= end
-                            || self.poison.get().is_some()
-                            || self.commit.has_room()
-                    },
-                    None,
-                );
-            }
+            PARKER.with(
+                |parker| match self.commit.turns.take(end, parker.unparker()) {
+                    None => {
+                        parker.park();
+                        Ok(())
+                    }
+                    Some(turn) => {
+                        let result = self.lead(end);
+                        // A failure settles everything: everybody is to see it.
+                        let is_poisoned = self.poison.get().is_some();
+                        turn.end(if is_poisoned {
+                            u64::MAX
+                        } else {
+                            self.durable.lsn()
+                        });
+                        result
+                    }
+                },
+            )?;
         }
     }
 
@@ -231,5 +178,6 @@ impl<B: Backend> Core<B> {
         }
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.covered(next);
+        self.backend.wake();
     }
 }

@@ -60,6 +60,7 @@ mod sync;
 #[cfg(test)]
 mod testing;
 mod trim;
+mod turns;
 mod verify;
 mod write_error;
 

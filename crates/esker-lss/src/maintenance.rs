@@ -11,7 +11,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_utils::sync::{Parker, Unparker};
 use esker_io::Backend;
 use esker_ring::TryReserve;
 
@@ -20,7 +19,9 @@ use crate::core::Core;
 use crate::dispatch::By;
 use crate::error::SpaceError;
 use crate::format::record;
-use crate::sync::{AtomicBool, AtomicU64, JoinHandle, Mutex, Ordering, fence, spawn};
+use crate::sync::{
+    AtomicBool, AtomicU64, JoinHandle, Mutex, Ordering, Parker, Unparker, fence, spawn,
+};
 use crate::write_error::MaintainError;
 
 /// The beat while there is activity and no idle time is configured.

@@ -1,4 +1,4 @@
-//! Models of the stable-prefix tracker, over its real code. Built only with `--cfg esker_loom`.
+//! Models of the stable-prefix tracker and of the turns of group commit, over their real code. Built only with `--cfg esker_loom`.
 //!
 //! Each runs every interleaving that loom can reach within `LOOM_MAX_PREEMPTIONS`.
 #![cfg(esker_loom)]
@@ -12,10 +12,15 @@
 mod stability;
 #[path = "../src/sync.rs"]
 mod sync;
+#[path = "../src/turns.rs"]
+mod turns;
 
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use loom::thread;
 use stability::Frontier;
+use sync::Parker;
+use turns::Turns;
 
 /// The first buffer of each model: its place is not the array's first.
 const START: u64 = 3;
@@ -110,4 +115,62 @@ fn what_lies_below_the_prefix_has_happened() {
         writer.join().expect("no panic");
         other.join().expect("no panic");
     });
+}
+
+/// Threads that each wait for an address to be reached; whoever leads moves it on by as much as it
+/// finds wanted. Loom reports a thread that waits for ever.
+fn all_are_served(limit: usize, ends: &'static [u64]) {
+    loom::model(move || {
+        let turns = Arc::new(Turns::new(limit));
+        let reached = Arc::new(AtomicU64::new(0));
+        let leading = Arc::new(AtomicUsize::new(0));
+        let serve = move |turns: &Turns, reached: &AtomicU64, leading: &AtomicUsize, end: u64| {
+            let parker = Parker::new();
+            while reached.load(Ordering::Acquire) < end {
+                match turns.take(end, parker.unparker()) {
+                    None => parker.park(),
+                    Some(turn) => {
+                        assert!(
+                            leading.fetch_add(1, Ordering::SeqCst) < limit,
+                            "too many lead"
+                        );
+                        let before = reached.fetch_max(end, Ordering::AcqRel);
+                        leading.fetch_sub(1, Ordering::SeqCst);
+                        turn.end(before.max(end));
+                    }
+                }
+            }
+        };
+        let threads: Vec<_> = ends[1..]
+            .iter()
+            .map(|&end| {
+                let (turns, reached) = (Arc::clone(&turns), Arc::clone(&reached));
+                let leading = Arc::clone(&leading);
+                thread::spawn(move || serve(&turns, &reached, &leading, end))
+            })
+            .collect();
+        serve(&turns, &reached, &leading, ends[0]);
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+        assert!(
+            ends.iter()
+                .all(|&end| end <= reached.load(Ordering::Acquire))
+        );
+    });
+}
+
+#[test]
+fn nobody_waits_for_ever_when_one_leads() {
+    all_are_served(1, &[10, 20, 30]);
+}
+
+#[test]
+fn nobody_waits_for_ever_when_two_lead() {
+    all_are_served(2, &[10, 20, 30]);
+}
+
+#[test]
+fn whoever_wants_less_is_served_by_whoever_wants_more() {
+    all_are_served(1, &[30, 10, 20]);
 }

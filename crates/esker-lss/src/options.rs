@@ -98,7 +98,8 @@ impl Options {
     }
 
     /// The size of a flush buffer in bytes, a multiple of the block; 1 MiB by default. Records that
-    /// do not fit into one are written on their own.
+    /// do not fit into one are written on their own, from memory of their own, as many at a time
+    /// as there are buffers.
     #[must_use]
     pub fn buffer_bytes(mut self, bytes: usize) -> Self {
         self.buffer_bytes = bytes;

@@ -106,8 +106,8 @@ impl<B: Backend> Reader<B> {
     ///
     /// [`OpenError::NoStore`] when there is none, [`OpenError::Corrupt`] when acknowledged data is
     /// damaged, and others as they say.
-    pub fn open(dir: impl AsRef<Path>, backend: B) -> Result<Self, OpenError> {
-        let (dir, backend) = (dir.as_ref(), Arc::new(backend));
+    pub fn open(dir: impl AsRef<Path>, backend: impl Into<Arc<B>>) -> Result<Self, OpenError> {
+        let (dir, backend) = (dir.as_ref(), backend.into());
         let view = SuperblockView::open(&backend, dir)?;
         let (superblock, _) = view.load()?;
         let segments = Arc::new(SegmentSet::open_to_read(&backend, dir, superblock.geometry));

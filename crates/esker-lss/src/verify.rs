@@ -100,10 +100,10 @@ impl VerifyReport {
 /// the device fails. Damage to the log is part of the report, not an error.
 pub fn verify<B: Backend>(
     dir: impl AsRef<Path>,
-    backend: B,
+    backend: impl Into<Arc<B>>,
     mut progress: impl FnMut(VerifyProgress),
 ) -> Result<VerifyReport, OpenError> {
-    let (dir, backend) = (dir.as_ref(), Arc::new(backend));
+    let (dir, backend) = (dir.as_ref(), backend.into());
     let view = SuperblockView::open(&backend, dir)?;
     let mut attempts = 0;
     loop {

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use esker_io::AnyBackend;
 use esker_lss::{Corruption, OpenError, Tail, VerifyProgress, VerifyReport};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde_json::{Value, json};
@@ -16,10 +17,11 @@ use crate::store;
 pub(crate) fn run(args: &Verify) -> Result<(), Failure> {
     let backend = store::backend(args.backend)?;
     let bar = progress_bar();
-    let found = esker_lss::verify(&args.store, backend, |progress: VerifyProgress| {
-        bar.set_length(progress.total_bytes);
-        bar.set_position(progress.done_bytes);
-    });
+    let found =
+        esker_lss::verify::<AnyBackend>(&args.store, backend, |progress: VerifyProgress| {
+            bar.set_length(progress.total_bytes);
+            bar.set_position(progress.done_bytes);
+        });
     bar.finish_and_clear();
     let report = match found {
         Ok(report) => report,

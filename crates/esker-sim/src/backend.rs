@@ -1,0 +1,259 @@
+//! [`Sim`] as a [`Backend`]: operations, waiting and waking.
+//!
+//! Invariants:
+//! - W1. A waiter reads the epoch before it asks its condition, and parks only if the epoch is still
+//!   the same; whoever makes a condition true, or submits, moves the epoch on after that. Both under
+//!   the lock, so nobody parks past what it waits for.
+//! - W2. Sinks are called, and conditions asked, without the lock.
+
+use core::cell::Cell;
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::time::Duration;
+
+use esker_buf::Alignment;
+use esker_io::{
+    Action, Allocated, Backend, Completion, Description, Direct, FileFacts, FileOptions, IoError,
+    Operation, OperationKind, Statistics,
+};
+
+use crate::file::{self, SimFile};
+use crate::machine::Queued;
+use crate::options::Completions;
+use crate::sim::Sim;
+use crate::sync::{Arc, Instant};
+
+thread_local! {
+    /// Whether this thread is completing operations within `submit`: what their sinks submit is
+    /// completed after them, so that the stack does not grow.
+    static COMPLETING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Sim {
+    /// Completes everything there is, unless this thread is at it already.
+    fn complete_all(&self) {
+        if COMPLETING.replace(true) {
+            return;
+        }
+        let mut panic = None;
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.shared.complete_one())) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(payload) => {
+                    panic.get_or_insert(payload);
+                }
+            }
+        }
+        COMPLETING.set(false);
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Completes something, or lets a late write of an earlier process land; whether there was
+    /// any.
+    fn progress(&self) -> bool {
+        if self.shared.complete_one() {
+            return true;
+        }
+        self.machine(|machine| {
+            let has_late = machine.has_late();
+            if has_late {
+                machine.land_late();
+            }
+            has_late
+        })
+    }
+
+    /// A wait without time: until the condition holds or nothing can make it hold any more.
+    fn wait_alone(&self, ready: &mut dyn FnMut() -> bool, is_timed: bool) -> bool {
+        loop {
+            if ready() {
+                return true;
+            }
+            if self.progress() {
+                continue;
+            }
+            assert!(is_timed, "nothing is in flight that could end this wait");
+            return false;
+        }
+    }
+}
+
+impl Backend for Sim {
+    type File = SimFile;
+
+    fn description(&self) -> Description {
+        Description {
+            kind: "simulated",
+            reason: format!("a disk in memory, of seed {}", self.shared.options.seed),
+        }
+    }
+
+    fn statistics(&self) -> Statistics {
+        let state = self.shared.state.lock();
+        Statistics {
+            in_flight: state.in_flight as u64,
+            ..state.machine.statistics
+        }
+    }
+
+    fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {
+        self.machine(|machine| machine.create_dirs(path))
+    }
+
+    fn open(&self, path: &Path, options: &FileOptions) -> Result<SimFile, IoError> {
+        let (node, id) = self.machine(|machine| machine.open(path, options.create))?;
+        let direct = options.direct == Direct::Try;
+        Ok(SimFile::new(file::Description {
+            life: Arc::downgrade(&self.shared),
+            id,
+            node,
+            path: path.into(),
+            alignment: if direct {
+                self.shared.options.alignment
+            } else {
+                Alignment::ONE
+            },
+            direct,
+            readable: options.read || !options.write,
+            writable: options.write,
+        }))
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<OsString>, IoError> {
+        self.machine(|machine| machine.list(dir))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
+        self.machine(|machine| machine.rename(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), IoError> {
+        self.machine(|machine| machine.remove(path))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
+        self.machine(|machine| machine.sync_dir(dir))
+    }
+
+    fn path(&self, file: &SimFile) -> Arc<Path> {
+        Arc::clone(&file.description().path)
+    }
+
+    fn facts(&self, file: &SimFile) -> Result<FileFacts, IoError> {
+        self.check_life(file, OperationKind::Facts)?;
+        let description = file.description();
+        Ok(FileFacts {
+            len_bytes: self.machine(|machine| machine.len(description))?,
+            alignment: description.alignment,
+            direct: description.direct,
+        })
+    }
+
+    fn try_lock(&self, file: &SimFile) -> Result<bool, IoError> {
+        self.check_life(file, OperationKind::Lock)?;
+        self.machine(|machine| machine.try_lock(file.description()))
+    }
+
+    fn is_locked(&self, file: &SimFile) -> Result<bool, IoError> {
+        self.check_life(file, OperationKind::Lock)?;
+        self.machine(|machine| machine.is_locked(file.description()))
+    }
+
+    fn allocate(&self, file: &SimFile, offset: u64, len_bytes: u64) -> Result<Allocated, IoError> {
+        self.check_life(file, OperationKind::Allocate)?;
+        self.machine(|machine| machine.allocate(file.description(), offset, len_bytes))
+    }
+
+    fn truncate(&self, file: &SimFile, len_bytes: u64) -> Result<(), IoError> {
+        self.check_life(file, OperationKind::Truncate)?;
+        self.machine(|machine| machine.truncate(file.description(), len_bytes))
+    }
+
+    fn submit(&self, batch: Vec<Operation<SimFile>>) {
+        if batch.is_empty() {
+            return;
+        }
+        {
+            let mut state = self.shared.state.lock();
+            let state = &mut *state;
+            state.machine.statistics.batches += 1;
+            state.in_flight += batch.len();
+            for operation in batch {
+                let Operation { file, action, .. } = &operation;
+                let refused = self.check_life(file, action.kind()).err();
+                let landed = if refused.is_none() {
+                    state.machine.submitted(file.description(), action)
+                } else {
+                    0
+                };
+                state.machine.queue.push(Queued {
+                    operation,
+                    landed,
+                    refused,
+                });
+            }
+            state.epoch += 1;
+        }
+        self.shared.changed.notify_all();
+        if self.shared.options.completions == Completions::Immediate {
+            self.complete_all();
+        }
+    }
+
+    fn execute(&self, file: &SimFile, mut action: Action) -> Completion {
+        if let Err(error) = self.check_life(file, action.kind()) {
+            return action.complete(Err(error));
+        }
+        let result = self.machine(|machine| {
+            let landed = machine.submitted(file.description(), &action);
+            machine.run(file.description(), &mut action, landed)
+        });
+        action.complete(result)
+    }
+
+    fn in_flight(&self) -> usize {
+        self.shared.state.lock().in_flight
+    }
+
+    fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool {
+        if self.shared.options.alone {
+            return self.wait_alone(ready, timeout.is_some());
+        }
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let seen = self.shared.state.lock().epoch;
+            if ready() {
+                return true;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return false;
+            }
+            if self.progress() {
+                continue;
+            }
+            let mut state = self.shared.state.lock();
+            if state.epoch != seen || !state.machine.queue.is_empty() {
+                continue;
+            }
+            match deadline {
+                Some(deadline) => {
+                    let _timed_out = self.shared.changed.wait_until(&mut state, deadline);
+                }
+                None => self.shared.changed.wait(&mut state),
+            }
+        }
+    }
+
+    fn wake(&self) {
+        self.shared.state.lock().epoch += 1;
+        self.shared.changed.notify_all();
+    }
+
+    fn poll(&self) -> usize {
+        usize::from(self.shared.complete_one())
+    }
+}

@@ -9,7 +9,11 @@ use esker_buf::{AlignedBuf, Alignment, HugePages};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::temp_dir().join(format!("esker-direct-io-{}", std::process::id()));
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).custom_flags(libc::O_DIRECT);
+    options
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .custom_flags(libc::O_DIRECT);
     let mut file = match options.open(&path) {
         Ok(file) => file,
         Err(error) => {
@@ -30,6 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     assert!(back[..] == buf[..], "what was written comes back");
     let pages = if buf.is_huge() { "huge" } else { "ordinary" };
-    println!("wrote and read {} bytes past the page cache, from {pages} pages", buf.len());
+    println!(
+        "wrote and read {} bytes past the page cache, from {pages} pages",
+        buf.len()
+    );
     Ok(())
 }

@@ -161,6 +161,10 @@ impl Backend for AnyBackend {
         either!(self, backend => backend.wait_until(ready, timeout))
     }
 
+    fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync), timeout: Option<Duration>) -> bool {
+        either!(self, backend => backend.wait_for(ready, timeout))
+    }
+
     fn wake(&self) {
         either!(self, backend => backend.wake());
     }

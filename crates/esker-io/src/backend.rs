@@ -269,6 +269,34 @@ pub trait Backend: Send + Sync + 'static {
     /// condition true outside a sink must wake. Not to be called in a sink.
     fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool;
 
+    /// Waits until `ready()` holds, like [`wait_until`](Self::wait_until), but sleeps through
+    /// rounds and wakes that change nothing for it; `false` if `timeout` ran out first.
+    ///
+    /// `ready` is also asked by the threads that complete operations or [`wake`](Self::wake), with
+    /// a lock of the backend held. So it should be a few loads: it must not block, must not call
+    /// the backend, and must not take a lock that anybody holds while calling the backend. Whoever
+    /// makes it true outside a sink must wake.
+    ///
+    /// The default is `wait_until`, with the same result.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+    /// use esker_io::{Backend, Blocking};
+    ///
+    /// let backend = Blocking::new();
+    /// let ready = AtomicBool::new(false);
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| backend.wait_for(&|| ready.load(SeqCst), None));
+    ///     ready.store(true, SeqCst);
+    ///     backend.wake();
+    /// });
+    /// ```
+    fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync), timeout: Option<Duration>) -> bool {
+        self.wait_until(&mut || ready(), timeout)
+    }
+
     /// Lets every waiter ask its condition again. Costs a fence and a load while nobody waits.
     fn wake(&self);
 

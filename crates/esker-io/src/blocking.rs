@@ -14,7 +14,7 @@ use crate::operation::{Action, Completion, Durability, Operation};
 use crate::statistics::{Counters, Statistics};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Relaxed, SeqCst};
 use crate::transfer::{Step, Transfer};
-use crate::waiters::{Driver, Wait, Waiters};
+use crate::waiters::{Condition, Driver, Wait, Waiters};
 
 /// The portable backend: every operation is a positioned, blocking system call.
 ///
@@ -187,7 +187,13 @@ impl Backend for Blocking {
     fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool {
         self.shared
             .waiters
-            .wait_until(&*self.shared, ready, timeout)
+            .wait(&*self.shared, Condition::Private(ready), timeout)
+    }
+
+    fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync), timeout: Option<Duration>) -> bool {
+        self.shared
+            .waiters
+            .wait(&*self.shared, Condition::Shared(ready), timeout)
     }
 
     fn wake(&self) {

@@ -1,13 +1,226 @@
 //! The only place of this crate that imports atomics, locks or thread primitives.
+//!
+//! Under `--cfg esker_loom` what `waiters.rs` uses is loom's, so that the same protocol runs on real
+//! threads and in the models; the rest of the crate only compiles there.
 
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
 };
 #[cfg(feature = "conformance")]
 pub(crate) use std::sync::mpsc::channel;
-pub(crate) use std::thread::{self, panicking, sleep, yield_now};
+pub(crate) use std::thread::{self, JoinHandle, panicking, sleep, yield_now};
 
-pub(crate) use parking_lot::{Condvar, Mutex};
+pub(crate) use parking_lot::Mutex;
+
+/// What waiting is made of.
+pub(crate) mod waiting {
+    pub(crate) use super::imp::{
+        AtomicU32, Bell, ContendedUsize, Instant, Mutex, MutexGuard, fence,
+    };
+    pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+    pub(crate) use std::thread::panicking;
+}
+
+#[cfg(not(esker_loom))]
+mod imp {
+    use std::time::Duration;
+
+    pub(crate) use parking_lot::{Mutex, MutexGuard};
+    use std::sync::atomic::Ordering::{Acquire, Release};
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicUsize, fence};
+    pub(crate) use std::time::Instant;
+
+    /// A counter that threads load and change.
+    pub(crate) type ContendedUsize = AtomicUsize;
+
+    /// Where threads sleep, and one system call wakes any subset of them: a futex with a bit for
+    /// each sleeper.
+    #[derive(Debug, Default)]
+    pub(crate) struct Bell {
+        /// How often it was rung. Raised by those who ring, compared by the kernel before it puts
+        /// a thread to sleep.
+        rung: AtomicU32,
+    }
+
+    impl Bell {
+        /// How often it was rung.
+        pub(crate) fn rung(&self) -> u32 {
+            // Acquire: pairs with the Release in `ring`; what was done before it is seen.
+            self.rung.load(Acquire)
+        }
+
+        /// Sleeps until it is rung for one of `bits`, unless it has been rung since `rung`. May
+        /// return early. `false` if the time was over.
+        pub(crate) fn wait(&self, rung: u32, bits: u32, timeout: Option<Duration>) -> bool {
+            let deadline = timeout.map(deadline);
+            let deadline = deadline
+                .as_ref()
+                .map_or(core::ptr::null(), core::ptr::from_ref);
+            // SAFETY: the word and the time live across the call, which writes to neither.
+            let result = unsafe {
+                libc::syscall(
+                    libc::SYS_futex,
+                    self.rung.as_ptr(),
+                    libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG,
+                    rung,
+                    deadline,
+                    core::ptr::null::<u32>(),
+                    bits,
+                )
+            };
+            result == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ETIMEDOUT)
+        }
+
+        /// Wakes everybody who sleeps with one of `bits`, by one system call; none for no bits.
+        pub(crate) fn ring(&self, bits: u32) {
+            if bits == 0 {
+                return;
+            }
+            // Release: pairs with the Acquire in `rung`.
+            self.rung.fetch_add(1, Release);
+            // SAFETY: the call touches no memory; the word is only a name to it.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_futex,
+                    self.rung.as_ptr(),
+                    libc::FUTEX_WAKE_BITSET | libc::FUTEX_PRIVATE_FLAG,
+                    i32::MAX,
+                    core::ptr::null::<libc::timespec>(),
+                    core::ptr::null::<u32>(),
+                    bits,
+                );
+            }
+        }
+    }
+
+    /// The moment `timeout` from now, as the kernel's clock has it; the far future if it has none.
+    fn deadline(timeout: Duration) -> libc::timespec {
+        let mut now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: `now` is good for writing one `timespec`.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+        let nanos = now.tv_nsec + i64::from(timeout.subsec_nanos());
+        let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+        libc::timespec {
+            tv_sec: now
+                .tv_sec
+                .saturating_add(seconds)
+                .saturating_add(nanos / 1_000_000_000)
+                .min(i64::MAX >> 8),
+            tv_nsec: nanos % 1_000_000_000,
+        }
+    }
+}
+
+#[cfg(esker_loom)]
+mod imp {
+    use std::sync::atomic::Ordering::Relaxed;
+    use std::time::Duration;
+
+    pub(crate) use loom::sync::MutexGuard;
+    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+
+    /// A counter that threads load and change.
+    ///
+    /// loom decides which accesses to reorder by looking at the last access to each object, so
+    /// that one thread's load hides another's. A relaxed read-modify-write of a companion before
+    /// each access makes loom see every pair. It orders nothing.
+    #[derive(Debug, Default)]
+    pub(crate) struct ContendedUsize {
+        value: AtomicUsize,
+        companion: AtomicUsize,
+    }
+
+    impl ContendedUsize {
+        fn scheduled(&self) -> &AtomicUsize {
+            self.companion.fetch_add(0, Relaxed);
+            &self.value
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> usize {
+            self.scheduled().load(order)
+        }
+
+        pub(crate) fn fetch_add(&self, value: usize, order: Ordering) -> usize {
+            self.scheduled().fetch_add(value, order)
+        }
+
+        pub(crate) fn fetch_sub(&self, value: usize, order: Ordering) -> usize {
+            self.scheduled().fetch_sub(value, order)
+        }
+    }
+
+    /// loom's mutex without poisoning: a panic ends the model anyway.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            match self.0.lock() {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            }
+        }
+    }
+
+    /// The bell of the models: everybody wakes for every ring, which a futex may do too.
+    #[derive(Debug, Default)]
+    pub(crate) struct Bell {
+        rung: Mutex<u32>,
+        changed: loom::sync::Condvar,
+    }
+
+    impl Bell {
+        pub(crate) fn rung(&self) -> u32 {
+            *self.rung.lock()
+        }
+
+        /// With a timeout the time is over at once: the scheduler decides when that is.
+        pub(crate) fn wait(&self, rung: u32, _bits: u32, timeout: Option<Duration>) -> bool {
+            let guard = self.rung.lock();
+            if *guard == rung {
+                if timeout.is_some() {
+                    return false;
+                }
+                drop(self.changed.wait(guard));
+            }
+            true
+        }
+
+        pub(crate) fn ring(&self, bits: u32) {
+            if bits == 0 {
+                return;
+            }
+            *self.rung.lock() += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    loom::lazy_static! {
+        /// How often anybody has looked at the clock of this model.
+        static ref LOOKS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    }
+
+    /// A clock that moves a nanosecond on with each look.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Instant(u64);
+
+    impl Instant {
+        pub(crate) fn now() -> Self {
+            Self(LOOKS.fetch_add(1, Relaxed))
+        }
+
+        pub(crate) fn checked_add(self, duration: Duration) -> Option<Self> {
+            let nanos = u64::try_from(duration.as_nanos()).ok()?;
+            self.0.checked_add(nanos).map(Self)
+        }
+
+        pub(crate) fn saturating_duration_since(self, earlier: Self) -> Duration {
+            Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        }
+    }
+}

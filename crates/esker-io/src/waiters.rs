@@ -1,7 +1,9 @@
 //! [`Waiters`]: the one place where threads wait, and how they pass the driving on.
 //!
 //! It is an event count with a leader. Whoever waits registers, asks its condition, and then
-//! either *leads* (drives completions, for everybody) or parks. These hold:
+//! either *leads* (drives completions, for everybody) or parks. A condition is *private*, asked
+//! only by its own thread, or *shared*: then whoever makes things change asks it on behalf of the
+//! parked thread, which sleeps on unless it holds. These hold:
 //!
 //! - W1. A waiter registers before it asks its condition, with a SeqCst fence between; whoever
 //!   makes a condition true does so before it looks for waiters, with a SeqCst fence between. So
@@ -10,12 +12,25 @@
 //!   its condition, and either somebody leads or there is nothing to drive.
 //! - W3. The leader blocks only if the same holds for the epoch, and marks itself as blocked in
 //!   the same critical section; whoever moves the epoch on after that sees the mark and kicks.
-//! - W4. Whoever ceases to lead, leaves without having led, or submits while nobody leads,
-//!   unparks one waiter if there is anything to drive. That one leads, or leaves and does the same.
+//! - W4. Whoever ceases to lead, leaves after it was called to lead, or submits while nobody leads,
+//!   calls one parked waiter to lead if there is anything to drive. That one leads, or parks
+//!   because somebody does, or leaves and does the same.
+//! - W5. Moving the epoch on calls each parked waiter whose condition is private, and each whose
+//!   shared condition holds at that moment, in the same critical section. A condition that came to
+//!   hold later has its own call to [`Waiters::wake`] to come, or is asked after its round.
+//! - W6. A parked waiter's entry is in the list for as long as its seat and its condition are good:
+//!   it is taken out under the mutex, by the caller or by a waiter whose time is over, and nobody
+//!   touches the seat after the call has been stored.
+//!
+//! Those called in one critical section are woken by one system call, after it.
 
-use std::time::{Duration, Instant};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
-use crate::sync::{AtomicUsize, Condvar, Mutex, Relaxed, SeqCst, fence};
+use crate::sync::waiting::{
+    Acquire, AtomicU32, Bell, ContendedUsize, Instant, Mutex, MutexGuard, Relaxed, Release, SeqCst,
+    fence, panicking,
+};
 
 /// What a leader does.
 pub(crate) trait Driver {
@@ -41,13 +56,34 @@ pub(crate) enum Wait {
     AtMost(Duration),
 }
 
+/// A condition that any thread may ask.
+pub(crate) type Shared<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// What a thread waits for.
+pub(crate) enum Condition<'a> {
+    /// Asked only by the waiting thread.
+    Private(&'a mut dyn FnMut() -> bool),
+    /// Asked by whoever changes something, too, under the mutex: it takes no lock that is held
+    /// while the backend is called, and does not call the backend.
+    Shared(Shared<'a>),
+}
+
+impl Condition<'_> {
+    fn holds(&mut self) -> bool {
+        match self {
+            Self::Private(ready) => ready(),
+            Self::Shared(ready) => ready(),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
-    /// Threads inside `wait_until`, past their first look. Each writes its own arrival and
-    /// departure; whoever makes a condition true reads it, to spare itself the mutex.
-    registered: AtomicUsize,
+    /// Threads inside `wait`, past their first look. Each writes its own arrival and departure;
+    /// whoever makes a condition true reads it, to spare itself the mutex.
+    registered: ContendedUsize,
     state: Mutex<State>,
-    changed: Condvar,
+    bell: Bell,
 }
 
 #[derive(Debug, Default)]
@@ -58,26 +94,82 @@ struct State {
     leading: bool,
     /// Whether that thread is blocked, or about to be, and nobody has kicked it yet.
     blocked: bool,
-    /// Threads in the condition variable.
-    parked: usize,
+    /// Threads that sleep, or are about to, and that nobody has called (W6).
+    parked: Vec<Parked>,
+    /// How many have parked so far: gives each the next bit.
+    turn: u32,
+}
+
+/// A sleeping thread, as those who wake it see it.
+struct Parked {
+    seat: *const Seat,
+    /// Its condition if that is shared.
+    ready: Option<*const (dyn Fn() -> bool + Sync)>,
+    bit: u32,
+}
+
+// SAFETY: the seat is an atomic, and a shared condition may be asked by any thread; both are good
+// for as long as the entry is in the list (W6).
+unsafe impl Send for Parked {}
+
+impl core::fmt::Debug for Parked {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Parked")
+            .field("shared", &self.ready.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a sleeping thread finds out what it was woken for.
+#[derive(Default)]
+struct Seat {
+    /// `NOT_CALLED`, `LOOK` or `LEAD`. Stored once, by the caller under the mutex; read by the
+    /// thread whose seat it is.
+    call: AtomicU32,
+}
+
+const NOT_CALLED: u32 = 0;
+const LOOK: u32 = 1;
+const LEAD: u32 = 2;
+
+impl Parked {
+    /// Whether its thread has to look for itself.
+    fn may_be_ready(&self) -> bool {
+        let Some(ready) = self.ready else {
+            return true;
+        };
+        // SAFETY: W6.
+        let ready = unsafe { &*ready };
+        // One that panics is asked again by its own thread, whose panic it is.
+        catch_unwind(AssertUnwindSafe(ready)).unwrap_or(true)
+    }
+
+    /// Tells its thread; the bit to ring for. The entry has been taken out of the list.
+    fn call(self, what: u32) -> u32 {
+        // SAFETY: W6: the thread is here until it sees the call.
+        let seat = unsafe { &*self.seat };
+        // Release: pairs with the Acquire in `park`; the thread sees what it was called for.
+        seat.call.store(what, Release);
+        self.bit
+    }
 }
 
 impl Waiters {
-    /// Waits until `ready` holds; `false` if the time is over first.
-    pub(crate) fn wait_until(
+    /// Waits until the condition holds; `false` if the time is over first.
+    pub(crate) fn wait(
         &self,
         driver: &dyn Driver,
-        ready: &mut dyn FnMut() -> bool,
+        mut condition: Condition<'_>,
         timeout: Option<Duration>,
     ) -> bool {
-        if ready() {
+        if condition.holds() {
             return true;
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let _registered = Registered::new(self, driver);
+        let mut registered = Registered::new(self, driver);
         loop {
             let seen = self.state.lock().epoch;
-            if ready() {
+            if condition.holds() {
                 return true;
             }
             let wait = match remaining(deadline) {
@@ -85,27 +177,73 @@ impl Waiters {
                 None => return false,
             };
             let mut state = self.state.lock();
-            if state.epoch != seen {
+            if state.epoch != seen && !cfg!(esker_canary = "io-parks-without-looking") {
                 continue;
             }
             if !state.leading && driver.has_work() {
                 state.leading = true;
                 state.blocked = true;
                 drop(state);
-                match self.lead(driver, ready, wait, deadline) {
+                // Its end hands over, whoever called this thread.
+                registered.called_to_lead = false;
+                match self.lead(driver, &mut condition, wait, deadline) {
                     Led::Ready => return true,
                     Led::TimedOut => return false,
                     Led::Idle => continue,
                 }
             }
-            state.parked += 1;
-            match deadline {
-                Some(deadline) => {
-                    self.changed.wait_until(&mut state, deadline);
-                }
-                None => self.changed.wait(&mut state),
+            // Somebody leads and hands over, or there is nothing to drive.
+            registered.called_to_lead = self.park(state, &condition, deadline) == LEAD;
+            if condition.holds() {
+                return true;
             }
-            state.parked -= 1;
+        }
+    }
+
+    /// Sleeps until called or until the time is over; the call, if there was one.
+    fn park(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        condition: &Condition<'_>,
+        deadline: Option<Instant>,
+    ) -> u32 {
+        let seat = Seat::default();
+        let bit = 1 << (state.turn % 32);
+        state.turn = state.turn.wrapping_add(1);
+        state.parked.push(Parked {
+            seat: &raw const seat,
+            ready: match condition {
+                Condition::Private(_) => None,
+                Condition::Shared(ready) => Some(unbounded(*ready)),
+            },
+            bit,
+        });
+        drop(state);
+        loop {
+            // Before the look at the seat: a call after it has changed the count.
+            let rung = self.bell.rung();
+            // Acquire: pairs with the Release in `Parked::call`.
+            let call = seat.call.load(Acquire);
+            if call != NOT_CALLED {
+                return call;
+            }
+            let timeout = match remaining(deadline) {
+                Some(Wait::AtMost(left)) => Some(left),
+                Some(_) => None,
+                None => Some(Duration::ZERO),
+            };
+            if !self.bell.wait(rung, bit, timeout) {
+                let mut state = self.state.lock();
+                let entry = state
+                    .parked
+                    .iter()
+                    .position(|parked| core::ptr::eq(parked.seat, &raw const seat));
+                if let Some(entry) = entry {
+                    state.parked.swap_remove(entry);
+                }
+                // Relaxed: ordered by the mutex, under which it was stored if it was.
+                return seat.call.load(Relaxed);
+            }
         }
     }
 
@@ -113,13 +251,14 @@ impl Waiters {
     fn lead(
         &self,
         driver: &dyn Driver,
-        ready: &mut dyn FnMut() -> bool,
+        condition: &mut Condition<'_>,
         mut wait: Wait,
         deadline: Option<Instant>,
     ) -> Led {
-        let _leading = Leading {
+        let mut leading = Leading {
             waiters: self,
             driver,
+            bits: 0,
         };
         loop {
             let delivered = driver.drive(wait);
@@ -127,13 +266,15 @@ impl Waiters {
                 let mut state = self.state.lock();
                 state.blocked = false;
                 if delivered > 0 {
-                    self.advance(&mut state);
+                    leading.bits |= advance(&mut state);
                 }
                 state.epoch
             };
-            if ready() {
+            if condition.holds() {
                 return Led::Ready;
             }
+            // Not before: whoever leaves wakes those called and its successor at once.
+            self.bell.ring(core::mem::take(&mut leading.bits));
             wait = match remaining(deadline) {
                 Some(wait) => wait,
                 None => return Led::TimedOut,
@@ -160,32 +301,35 @@ impl Waiters {
             }
             state.leading = true;
         }
-        let leading = Leading {
+        let mut leading = Leading {
             waiters: self,
             driver,
+            bits: 0,
         };
         let delivered = driver.drive(Wait::No);
         if delivered > 0 {
-            self.advance(&mut self.state.lock());
+            leading.bits = advance(&mut self.state.lock());
         }
         drop(leading);
         delivered
     }
 
-    /// Some condition may have come to hold: everybody asks again.
+    /// Some condition may have come to hold: everybody asks again, or is asked for.
     pub(crate) fn wake(&self, driver: &dyn Driver) {
         // SeqCst: pairs with the fence in `Registered::new` (W1).
-        fence(SeqCst);
+        if !cfg!(esker_canary = "io-wakes-without-fence") {
+            fence(SeqCst);
+        }
         // Relaxed: ordered by the fence.
         if self.registered.load(Relaxed) == 0 {
             return;
         }
-        let kick = {
+        let (bits, kick) = {
             let mut state = self.state.lock();
-            self.advance(&mut state);
-            core::mem::take(&mut state.blocked)
+            (advance(&mut state), core::mem::take(&mut state.blocked))
         };
-        if kick {
+        self.bell.ring(bits);
+        if kick && !cfg!(esker_canary = "io-wakes-no-leader") {
             driver.kick();
         }
     }
@@ -198,26 +342,38 @@ impl Waiters {
         if self.registered.load(Relaxed) == 0 {
             return;
         }
-        self.hand_over(&self.state.lock(), driver);
+        let bits = hand_over(&mut self.state.lock(), driver);
+        self.bell.ring(bits);
     }
+}
 
-    /// Moves the epoch on and unparks everybody.
-    fn advance(&self, state: &mut State) {
-        state.epoch = state.epoch.wrapping_add(1);
-        if state.parked > 0 {
-            self.changed.notify_all();
-        }
+/// Moves the epoch on and calls those who may find their condition true (W5). The bits to ring for.
+fn advance(state: &mut State) -> u32 {
+    state.epoch = state.epoch.wrapping_add(1);
+    let mut bits = 0;
+    for parked in state.parked.extract_if(.., |parked| parked.may_be_ready()) {
+        bits |= parked.call(LOOK);
     }
+    bits
+}
 
-    /// Unparks one who can lead, if one is needed.
-    fn hand_over(&self, state: &State, driver: &dyn Driver) {
-        if cfg!(esker_canary = "io-leader-leaves-silently") {
-            return;
-        }
-        if !state.leading && state.parked > 0 && driver.has_work() {
-            self.changed.notify_one();
-        }
+/// Calls one who can lead, if one is needed (W4). The bit to ring for.
+fn hand_over(state: &mut State, driver: &dyn Driver) -> u32 {
+    if cfg!(esker_canary = "io-leader-leaves-silently") {
+        return 0;
     }
+    if state.leading || state.parked.is_empty() || !driver.has_work() {
+        return 0;
+    }
+    state.parked.pop().map_or(0, |parked| parked.call(LEAD))
+}
+
+/// The condition without the bound of its borrow.
+fn unbounded(ready: Shared<'_>) -> *const (dyn Fn() -> bool + Sync) {
+    let ready: *const (dyn Fn() -> bool + Sync + '_) = ready;
+    // SAFETY: only the bound changes. The pointer is followed only while the waiter, which holds
+    // the borrow, is parked (W6).
+    unsafe { core::mem::transmute(ready) }
 }
 
 /// How a lead ended.
@@ -236,10 +392,12 @@ fn remaining(deadline: Option<Instant>) -> Option<Wait> {
     (!left.is_zero()).then_some(Wait::AtMost(left))
 }
 
-/// A thread within `wait_until`.
+/// A thread within `wait`.
 struct Registered<'a> {
     waiters: &'a Waiters,
     driver: &'a dyn Driver,
+    /// Whether it was called to lead, and neither has led since nor found somebody who does.
+    called_to_lead: bool,
 }
 
 impl<'a> Registered<'a> {
@@ -248,16 +406,21 @@ impl<'a> Registered<'a> {
         waiters.registered.fetch_add(1, Relaxed);
         // SeqCst: pairs with the fences in `wake` and `recruit` (W1).
         fence(SeqCst);
-        Self { waiters, driver }
+        Self {
+            waiters,
+            driver,
+            called_to_lead: false,
+        }
     }
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        // A waiter may have been unparked to lead and leave because its condition holds: the next
-        // one takes its place (W4).
-        self.waiters
-            .hand_over(&self.waiters.state.lock(), self.driver);
+        if self.called_to_lead {
+            // Its condition holds, or its time is over: the next one takes its place (W4).
+            let bits = hand_over(&mut self.waiters.state.lock(), self.driver);
+            self.waiters.bell.ring(bits);
+        }
         // Relaxed: a stale count costs a needless look, never a missed one.
         self.waiters.registered.fetch_sub(1, Relaxed);
     }
@@ -267,17 +430,98 @@ impl Drop for Registered<'_> {
 struct Leading<'a> {
     waiters: &'a Waiters,
     driver: &'a dyn Driver,
+    /// Who has been called and not rung for yet.
+    bits: u32,
 }
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
-        let mut state = self.waiters.state.lock();
-        state.leading = false;
-        state.blocked = false;
-        if crate::sync::panicking() {
-            // The round was cut short: what it delivered has not been announced.
-            self.waiters.advance(&mut state);
+        let bits = {
+            let mut state = self.waiters.state.lock();
+            state.leading = false;
+            state.blocked = false;
+            if panicking() {
+                // The round was cut short: what it delivered has not been announced.
+                self.bits |= advance(&mut state);
+            }
+            self.bits | hand_over(&mut state, self.driver)
+        };
+        self.waiters.bell.ring(bits);
+    }
+}
+
+#[cfg(all(test, not(esker_loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::{AtomicBool, AtomicUsize, thread};
+
+    struct Idle;
+
+    impl Driver for Idle {
+        fn has_work(&self) -> bool {
+            false
         }
-        self.waiters.hand_over(&state, self.driver);
+
+        fn drive(&self, _wait: Wait) -> usize {
+            0
+        }
+
+        fn kick(&self) {}
+    }
+
+    #[test]
+    fn wakes_that_change_nothing_for_a_thread_leave_it_asleep() {
+        let (waiters, ready, looks) = (
+            Waiters::default(),
+            AtomicBool::new(false),
+            AtomicUsize::new(0),
+        );
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                let this = thread::current().id();
+                let condition = || {
+                    if thread::current().id() == this {
+                        looks.fetch_add(1, SeqCst);
+                    }
+                    ready.load(SeqCst)
+                };
+                waiters.wait(&Idle, Condition::Shared(&condition), None)
+            });
+            while waiters.state.lock().parked.is_empty() {
+                thread::yield_now();
+            }
+            let before = looks.load(SeqCst);
+            for _ in 0..100 {
+                waiters.wake(&Idle);
+            }
+            assert_eq!(waiters.state.lock().parked.len(), 1, "it was not called");
+            assert_eq!(looks.load(SeqCst), before, "it slept");
+            ready.store(true, SeqCst);
+            waiters.wake(&Idle);
+            assert!(sleeper.join().expect("no panic"));
+        });
+    }
+
+    #[test]
+    fn a_condition_that_panics_does_so_in_its_own_thread() {
+        let (waiters, armed) = (Waiters::default(), AtomicBool::new(false));
+        thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                let condition = || {
+                    if armed.load(SeqCst) {
+                        std::panic::resume_unwind(Box::new("on purpose"));
+                    }
+                    false
+                };
+                waiters.wait(&Idle, Condition::Shared(&condition), None)
+            });
+            while waiters.state.lock().parked.is_empty() {
+                thread::yield_now();
+            }
+            armed.store(true, SeqCst);
+            waiters.wake(&Idle);
+            assert!(sleeper.join().is_err());
+        });
+        assert!(waiters.state.lock().parked.is_empty());
     }
 }

@@ -36,7 +36,7 @@ use crate::file::{self, FileHandle};
 use crate::operation::{Action, Completion, Operation};
 use crate::statistics::Statistics;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, SeqCst, panicking};
-use crate::waiters::{Driver, Waiters};
+use crate::waiters::{Condition, Driver, Waiters};
 
 pub use config::{ConfigError, UringConfig, UringError};
 use submission::begin;
@@ -242,7 +242,13 @@ impl Backend for Uring {
     }
 
     fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool {
-        self.ring.waiters.wait_until(&*self.ring, ready, timeout)
+        let ring = &*self.ring;
+        ring.waiters.wait(ring, Condition::Private(ready), timeout)
+    }
+
+    fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync), timeout: Option<Duration>) -> bool {
+        let ring = &*self.ring;
+        ring.waiters.wait(ring, Condition::Shared(ready), timeout)
     }
 
     fn wake(&self) {
@@ -262,7 +268,7 @@ impl Drop for Uring {
         while ring.has_work() {
             let waited = catch_unwind(AssertUnwindSafe(|| {
                 ring.waiters
-                    .wait_until(ring, &mut || !ring.has_work(), None)
+                    .wait(ring, Condition::Shared(&|| !ring.has_work()), None)
             }));
             panic = panic.or(waited.err());
         }

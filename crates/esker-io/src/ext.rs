@@ -1,6 +1,9 @@
 //! [`BackendExt`]: conveniences over any backend, and [`Pending`], the handle of one operation.
 
 use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{self, Poll, Waker};
 use std::error::Error;
 
 use esker_buf::{IoBuf, IoBufMut};
@@ -8,8 +11,8 @@ use esker_buf::{IoBuf, IoBufMut};
 use crate::backend::Backend;
 use crate::error::IoError;
 use crate::memory::{ReadMemory, WriteMemory};
-use crate::operation::{Action, Completion, Durability, Operation};
-use crate::sync::{Arc, Mutex};
+use crate::operation::{Action, Completion, Durability, Operation, Sink};
+use crate::sync::{Arc, AtomicBool, Mutex, SeqCst};
 
 /// An operation failed; its buffer comes back with the error.
 pub struct Failed<B> {
@@ -68,12 +71,48 @@ fn synced(completion: Completion) -> Result<(), IoError> {
 
 /// One operation that was started, and will end in a `T`.
 ///
+/// It can be waited for by a thread ([`wait`](Self::wait)) or awaited: it is a future for any
+/// executor. A future does not drive the backend. Completions come while some thread waits in
+/// it, calls [`poll`](Backend::poll), or is a [`DriverThread`](crate::DriverThread), which is what
+/// a program without such threads starts.
+///
 /// Dropping it cancels nothing and frees nothing that is in use: the operation owns its memory,
 /// which is freed when it has completed.
 #[must_use = "an operation whose handle is dropped can fail unnoticed"]
 pub struct Pending<T> {
-    slot: Arc<Mutex<Option<Completion>>>,
+    slot: Arc<Slot>,
     convert: fn(Completion) -> T,
+}
+
+/// Where a completion waits for its handle.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Whether the completion has arrived. Stored once, by the sink; part of conditions that
+    /// threads wait for.
+    arrived: AtomicBool,
+    state: Mutex<Arrival>,
+}
+
+#[derive(Debug, Default)]
+struct Arrival {
+    completion: Option<Completion>,
+    /// Who is to be told.
+    waker: Option<Waker>,
+}
+
+impl Sink for Arc<Slot> {
+    fn complete(self: Box<Self>, completion: Completion) {
+        let waker = {
+            let mut state = self.state.lock();
+            state.completion = Some(completion);
+            state.waker.take()
+        };
+        // SeqCst: as all that waiters ask for (W1).
+        self.arrived.store(true, SeqCst);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
 }
 
 impl<T> Pending<T> {
@@ -83,9 +122,8 @@ impl<T> Pending<T> {
         action: Action,
         convert: fn(Completion) -> T,
     ) -> Self {
-        let slot = Arc::new(Mutex::new(None));
-        let filled = Arc::clone(&slot);
-        let sink = move |completion| *filled.lock() = Some(completion);
+        let slot = Arc::new(Slot::default());
+        let sink = Arc::clone(&slot);
         backend.submit(vec![Operation::new(file.clone(), action, sink)]);
         Self { slot, convert }
     }
@@ -93,21 +131,15 @@ impl<T> Pending<T> {
     /// Waits for the operation to end. Blocks, and drives `backend` meanwhile, which must be the
     /// one that it was started on.
     pub fn wait<B: Backend>(self, backend: &B) -> T {
-        let mut taken = None;
-        backend.wait_until(
-            &mut || {
-                taken = self.slot.lock().take();
-                taken.is_some()
-            },
-            None,
-        );
-        (self.convert)(taken.expect("the wait has no timeout"))
+        backend.wait_for(&|| self.slot.arrived.load(SeqCst), None);
+        let taken = self.slot.state.lock().completion.take();
+        (self.convert)(taken.expect("it has arrived, and the handle is here"))
     }
 
     /// Whether it has ended. Does not block and drives nothing.
     #[must_use]
     pub fn is_completed(&self) -> bool {
-        self.slot.lock().is_some()
+        self.slot.arrived.load(SeqCst)
     }
 
     /// How it ended, if it has; else the handle again. Does not block and drives nothing.
@@ -116,11 +148,36 @@ impl<T> Pending<T> {
     ///
     /// The handle itself, while the operation is in flight.
     pub fn try_take(self) -> Result<T, Self> {
-        let taken = self.slot.lock().take();
+        let taken = self.slot.state.lock().completion.take();
         match taken {
             Some(completion) => Ok((self.convert)(completion)),
             None => Err(self),
         }
+    }
+}
+
+/// # Panics
+///
+/// Polling one that has returned its result.
+impl<T> Future for Pending<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<T> {
+        let mut state = self.slot.state.lock();
+        if let Some(completion) = state.completion.take() {
+            drop(state);
+            return Poll::Ready((self.convert)(completion));
+        }
+        assert!(
+            !self.slot.arrived.load(SeqCst),
+            "polled after it had returned its result"
+        );
+        // Under the lock that the sink takes: it finds either this waker or nobody asking.
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 }
 

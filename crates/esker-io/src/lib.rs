@@ -14,8 +14,9 @@
 //!   from a short read. Only EINTR, EAGAIN and cancellations are retried, and not for ever.
 //! - A completed write is not a durable one unless it was asked to be ([`Durability`]); a failed sync
 //!   is never retried into a success. An error tells whether it may have happened ([`Fate`]).
-//! - There is no thread in here. Whoever waits ([`Backend::wait_until`]) drives completions for all,
-//!   one at a time; the others sleep.
+//! - There is no thread in here unless one is asked for ([`DriverThread`]). Whoever waits
+//!   ([`Backend::wait_until`], [`Backend::wait_for`]) drives completions for all, one at a time; the
+//!   others sleep. A [`Pending`] is also a future, for any executor.
 //!
 //! It knows nothing of records or logs. Entries of the ring are never linked or drained: a link
 //! orders nothing across submissions, and linked write-and-sync chains cost several times more than
@@ -44,6 +45,7 @@ mod backend;
 mod blocking;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod driver;
 mod error;
 mod ext;
 mod file;
@@ -60,6 +62,7 @@ mod waiters;
 pub use any::AnyBackend;
 pub use backend::{Allocated, Backend, Create, Description, Direct, FileFacts, FileOptions};
 pub use blocking::Blocking;
+pub use driver::DriverThread;
 pub use error::{Context, Fate, IoError, Misaligned, OperationKind};
 pub use ext::{BackendExt, Failed, Pending};
 pub use file::FileHandle;

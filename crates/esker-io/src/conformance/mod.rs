@@ -199,6 +199,11 @@ impl<B: Backend> Bench<B> {
         );
     }
 
+    /// Waits in the other way, but not for ever.
+    fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync)) -> bool {
+        self.backend.wait_for(ready, Some(PATIENCE))
+    }
+
     /// Waits for one operation, but not for ever.
     fn finish<T>(&self, pending: Pending<T>) -> T {
         self.wait("the end of an operation", || pending.is_completed());

@@ -1,9 +1,14 @@
 //! Checks of sinks, waiting and waking, with several threads.
 
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use std::task::Wake;
 use std::time::{Duration, Instant};
 
 use super::{Bench, PATIENCE, Ran, checks, pattern, read, write};
 use crate::backend::Backend;
+use crate::driver::DriverThread;
 use crate::ext::BackendExt;
 use crate::operation::{Completion, Durability, Operation};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, SeqCst, sleep, thread};
@@ -14,11 +19,13 @@ checks!(
     sinks_may_submit_without_end,
     a_batch_of_sinks_may_submit_batches,
     every_waiter_is_released,
+    shared_conditions_are_met,
     a_waiter_takes_over_when_the_leader_leaves,
     a_parked_waiter_drives_what_another_thread_submits,
     waking_needs_no_completion,
     a_wait_times_out,
     polling_drives,
+    futures_are_woken_once_somebody_drives,
     a_panicking_sink_harms_no_other,
     dropped_handles_and_backends_lose_nothing,
 );
@@ -190,6 +197,45 @@ fn every_waiter_is_released<B: Backend>(bench: &Bench<B>) -> Ran {
     Ran::Done
 }
 
+fn shared_conditions_are_met<B: Backend>(bench: &Bench<B>) -> Ran {
+    let file = bench.file("shared");
+    for round in 0..20 {
+        let ended = Arc::new(AtomicUsize::new(0));
+        let woken = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // Each waits for a number of completions, or for something that only a wake tells of.
+            for number in 0..THREADS {
+                let (ended, woken) = (&ended, &woken);
+                scope.spawn(move || {
+                    let met = if number % 4 == 3 {
+                        bench.wait_for(&|| woken.load(SeqCst))
+                    } else {
+                        bench.wait_for(&|| ended.load(SeqCst) > number)
+                    };
+                    assert!(met, "thread {number}");
+                });
+            }
+            if round % 2 == 0 {
+                sleep(Duration::from_millis(1));
+            }
+            for _ in 0..THREADS {
+                let ended = Arc::clone(&ended);
+                let sink = move |_: Completion| {
+                    ended.fetch_add(1, SeqCst);
+                };
+                let operation = Operation::new(file.clone(), write(0, vec![1; 100]), sink);
+                bench.backend.submit(vec![operation]);
+            }
+            woken.store(true, SeqCst);
+            bench.backend.wake();
+        });
+    }
+    let timeout = Some(Duration::from_millis(20));
+    assert!(!bench.backend.wait_for(&|| false, timeout));
+    assert!(bench.backend.wait_for(&|| true, timeout));
+    Ran::Done
+}
+
 fn a_waiter_takes_over_when_the_leader_leaves<B: Backend>(bench: &Bench<B>) -> Ran {
     // Each thread leaves as soon as its own write is done, in whatever order they come.
     let file = bench.file("leaders");
@@ -288,6 +334,59 @@ fn polling_drives<B: Backend>(bench: &Bench<B>) -> Ran {
         assert!(began.elapsed() < PATIENCE, "polling does not drive");
     }
     assert_eq!(bench.backend.in_flight(), 0);
+    Ran::Done
+}
+
+/// Counts how often it is woken, and unparks a thread.
+struct Unpark {
+    thread: thread::Thread,
+    woken: AtomicUsize,
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.woken.fetch_add(1, SeqCst);
+        self.thread.unpark();
+    }
+}
+
+fn futures_are_woken_once_somebody_drives<B: Backend>(bench: &Bench<B>) -> Ran {
+    let file = bench.file("future");
+    let driver = DriverThread::start(Arc::clone(&bench.backend)).expect("a thread");
+    for number in 0..200 {
+        let unpark = Arc::new(Unpark {
+            thread: thread::current(),
+            woken: AtomicUsize::new(0),
+        });
+        let waker = Waker::from(Arc::clone(&unpark));
+        let mut context = Context::from_waker(&waker);
+        let mut future =
+            bench
+                .backend
+                .start_write(&file, number, pattern(number, 300), Durability::Written);
+        let began = Instant::now();
+        let mut polls = 0;
+        let result = loop {
+            polls += 1;
+            match Pin::new(&mut future).poll(&mut context) {
+                Poll::Ready(result) => break result,
+                Poll::Pending => thread::park_timeout(PATIENCE),
+            }
+            assert!(began.elapsed() < PATIENCE, "it was not woken");
+        };
+        assert!(result.expect("it succeeds") == pattern(number, 300));
+        let woken = unpark.woken.load(SeqCst);
+        assert!(woken <= 1 && (polls == 1 || woken == 1), "{polls} {woken}");
+    }
+    // One that is dropped is done all the same.
+    drop(
+        bench
+            .backend
+            .start_write(&file, 5000, vec![1; 10], Durability::Written),
+    );
+    bench.wait("the dropped one", || bench.backend.in_flight() == 0);
+    driver.stop().expect("no sink has panicked");
+    assert_eq!(bench.backend.facts(&file).expect("facts").len_bytes, 5010);
     Ran::Done
 }
 

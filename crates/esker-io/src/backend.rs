@@ -205,7 +205,8 @@ pub trait Backend: Send + Sync + 'static {
     /// to be had. Does not wait for it. Taking it twice through clones of one handle succeeds.
     ///
     /// The lock goes when the description does: when the last clone is dropped and no operation
-    /// is in flight any more, even if the process was killed in between.
+    /// is in flight any more, even if the process was killed in between. The system may take a
+    /// moment for it: who finds the lock taken after that looks again.
     ///
     /// # Errors
     ///

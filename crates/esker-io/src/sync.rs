@@ -7,6 +7,7 @@ pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
 };
 #[cfg(feature = "conformance")]
 pub(crate) use std::sync::mpsc::channel;

@@ -2,14 +2,15 @@
 
 use std::io;
 
-/// The sizes of a ring's queues.
+/// What a ring is to be like. What is asked for takes effect, or [`Uring::new`](crate::Uring::new)
+/// refuses it and names what the kernel lacks.
 ///
 /// # Examples
 ///
 /// ```
 /// use esker_io::{ConfigError, UringConfig};
 ///
-/// let config = UringConfig::default().entries(64);
+/// let config = UringConfig::high_throughput().entries(64).cq_entries(512);
 /// assert_eq!(config.check(), Ok(()));
 /// assert_eq!(
 ///     UringConfig::default().entries(0).check(),
@@ -20,20 +21,64 @@ use std::io;
 pub struct UringConfig {
     pub(crate) entries: u32,
     pub(crate) cq_entries: Option<u32>,
+    pub(crate) coop_taskrun: bool,
+    pub(crate) sqpoll_idle_ms: Option<u32>,
 }
 
 impl Default for UringConfig {
     /// 128 submission entries, 256 completion entries: more than what one log keeps in flight,
-    /// and some tens of KiB of memory.
+    /// and some tens of KiB of memory. No options, so that every kernel that has io_uring with
+    /// what is needed takes it.
     fn default() -> Self {
         Self {
             entries: 128,
             cq_entries: None,
+            coop_taskrun: false,
+            sqpoll_idle_ms: None,
         }
     }
 }
 
 impl UringConfig {
+    /// For many operations in flight at once: 512 submission and 4096 completion entries, and
+    /// completions that interrupt nobody ([`coop_taskrun`](Self::coop_taskrun), Linux 5.19).
+    #[must_use]
+    pub fn high_throughput() -> Self {
+        Self::default()
+            .entries(512)
+            .cq_entries(4096)
+            .coop_taskrun(true)
+    }
+
+    /// For few operations whose completion somebody waits for: 32 submission entries, and
+    /// completions that are posted at once, whatever the submitting thread is doing.
+    ///
+    /// A thread of the kernel's that polls is not part of it: with fewer cores than threads it
+    /// makes everything slower. Ask for it by [`sqpoll`](Self::sqpoll) where a core is to spare.
+    #[must_use]
+    pub fn low_latency() -> Self {
+        Self::default().entries(32)
+    }
+
+    /// Whether a completion may wait until the thread that submitted the operation next enters
+    /// the kernel, instead of interrupting it: `IORING_SETUP_COOP_TASKRUN`. A thread that sleeps
+    /// is woken for it all the same.
+    #[must_use]
+    pub const fn coop_taskrun(mut self, coop_taskrun: bool) -> Self {
+        self.coop_taskrun = coop_taskrun;
+        self
+    }
+
+    /// Has a thread of the kernel's take submissions without system calls, which sleeps when it
+    /// has found none for `idle_ms` milliseconds, 1 to 2^31 - 1: `IORING_SETUP_SQPOLL`. `None` is
+    /// no such thread. While awake it uses a whole core. Not together with
+    /// [`coop_taskrun`](Self::coop_taskrun), which is about threads that submit.
+    #[must_use]
+    pub const fn sqpoll(mut self, idle_ms: Option<u32>) -> Self {
+        self.sqpoll_idle_ms = idle_ms;
+        self
+    }
+
     /// How many operations fit into one system call: 1 to 32768. The kernel rounds it up to a
     /// power of two. More operations than that are queued, not refused.
     #[must_use]
@@ -60,6 +105,14 @@ impl UringConfig {
         let entries = self.entries;
         if entries == 0 || entries > 1 << 15 {
             return Err(ConfigError::Entries { entries });
+        }
+        if let Some(idle_ms) = self.sqpoll_idle_ms {
+            if idle_ms == 0 || idle_ms > i32::MAX as u32 {
+                return Err(ConfigError::Idle { idle_ms });
+            }
+            if self.coop_taskrun {
+                return Err(ConfigError::PollerAndCoopTaskrun);
+            }
         }
         match self.cq_entries {
             Some(cq_entries) if cq_entries < 2 || cq_entries < entries || cq_entries > 1 << 16 => {
@@ -94,6 +147,15 @@ pub enum ConfigError {
         /// The number of submission entries.
         entries: u32,
     },
+    /// The time after which the polling thread sleeps.
+    #[error("the polling thread is idle for 1 to 2147483647 ms before it sleeps, not {idle_ms}")]
+    Idle {
+        /// What was asked for.
+        idle_ms: u32,
+    },
+    /// Both a polling thread, and completions that wait for the submitting one.
+    #[error("with a polling thread no thread submits whose interruption could be spared")]
+    PollerAndCoopTaskrun,
 }
 
 /// There is no ring to be had.

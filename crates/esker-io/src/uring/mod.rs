@@ -4,7 +4,8 @@
 //! when it is over. These hold:
 //!
 //! - U1. The submission queue is touched, and submissions entered, only under the `submission`
-//!   mutex; it is empty whenever that mutex is free, unless the ring is broken.
+//!   mutex; it is empty whenever that mutex is free, unless the ring is broken or a thread of the
+//!   kernel's takes the entries.
 //! - U2. The completion queue is touched only by the leader of [`Waiters`].
 //! - U3. The kernel holds at most one operation fewer than the completion queue has entries, so
 //!   that together with one kick they always fit: it never overflows.
@@ -123,15 +124,27 @@ impl Uring {
             broken: AtomicBool::new(false),
             waiters: Waiters::default(),
             calls: Calls::default(),
-            reason: format!(
-                "{entries} submission and {cq_entries} completion entries; a single action is a \
-                 system call"
-            ),
+            reason: reason(config, entries, cq_entries),
         };
         Ok(Self {
             ring: Arc::new(ring),
         })
     }
+}
+
+/// What the ring is like, in words.
+fn reason(config: UringConfig, entries: u32, cq_entries: u32) -> String {
+    let mut reason = format!("{entries} submission and {cq_entries} completion entries; ");
+    if config.coop_taskrun {
+        reason.push_str("completions interrupt nobody; ");
+    }
+    if let Some(idle_ms) = config.sqpoll_idle_ms {
+        reason.push_str(&format!(
+            "a thread of the kernel's takes submissions and sleeps when idle for {idle_ms} ms; "
+        ));
+    }
+    reason.push_str("a single action is a system call");
+    reason
 }
 
 impl Backend for Uring {

@@ -10,14 +10,49 @@ use crate::sync::yield_now;
 /// A ring as configured, which has what is needed and through which one operation has gone.
 pub(super) fn set_up(config: UringConfig) -> Result<IoUring, UringError> {
     config.check()?;
+    let mut ring = build(config).map_err(|error| refused(config, error))?;
+    probe(&ring)?;
+    if config.sqpoll_idle_ms.is_some() && !ring.params().is_feature_sqpoll_nonfixed() {
+        return Err(UringError::Lacks { what: SQPOLL });
+    }
+    trial(&mut ring).map_err(|source| UringError::Trial { source })?;
+    Ok(ring)
+}
+
+const SQPOLL: &str = "SQPOLL for files that are not registered (Linux 5.11)";
+const COOP_TASKRUN: &str = "COOP_TASKRUN (Linux 5.19)";
+
+fn build(config: UringConfig) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     if let Some(cq_entries) = config.cq_entries {
         builder.setup_cqsize(cq_entries);
     }
-    let mut ring: IoUring = builder.build(config.entries).map_err(UringError::setup)?;
-    probe(&ring)?;
-    trial(&mut ring).map_err(|source| UringError::Trial { source })?;
-    Ok(ring)
+    if config.coop_taskrun {
+        builder.setup_coop_taskrun();
+    }
+    if let Some(idle_ms) = config.sqpoll_idle_ms {
+        builder.setup_sqpoll(idle_ms);
+    }
+    builder.build(config.entries)
+}
+
+/// Why there is no such ring: the option without which there would be one, if it is an option.
+fn refused(config: UringConfig, error: io::Error) -> UringError {
+    if error.raw_os_error() == Some(libc::EINVAL) {
+        for (asked, without, what) in [
+            (
+                config.coop_taskrun,
+                config.coop_taskrun(false),
+                COOP_TASKRUN,
+            ),
+            (config.sqpoll_idle_ms.is_some(), config.sqpoll(None), SQPOLL),
+        ] {
+            if asked && build(without).is_ok() {
+                return UringError::Lacks { what };
+            }
+        }
+    }
+    UringError::setup(error)
 }
 
 /// Refuses a kernel that lacks a feature or an operation.

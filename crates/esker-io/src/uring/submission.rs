@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags};
-use io_uring::{opcode, squeue};
+use io_uring::{EnterFlags, opcode, squeue};
 
 use super::completion::Finished;
 use super::table::{InFlight, Token};
@@ -12,7 +12,7 @@ use super::{Ring, State};
 use crate::error::IoError;
 use crate::file::FileHandle;
 use crate::operation::{Action, Durability, Operation};
-use crate::sync::{Arc, Relaxed, Release, SeqCst, sleep, yield_now};
+use crate::sync::{Arc, Relaxed, Release, SeqCst, fence, sleep, yield_now};
 use crate::transfer::Transfer;
 
 /// How often in a row the kernel may put a submission off before the ring is given up.
@@ -40,6 +40,10 @@ impl Ring {
             }
             if !more {
                 return;
+            }
+            // Relaxed: as above.
+            if self.is_polled() && !self.broken.load(Relaxed) {
+                self.wait_for_room();
             }
         }
     }
@@ -96,6 +100,9 @@ impl Ring {
     /// Hands `count` pushed entries to the kernel; the error that stopped it for good, and how
     /// many entries it had not taken by then.
     fn enter(&self, count: usize) -> Result<(), (io::Error, usize)> {
+        if self.is_polled() {
+            return self.wake_poller();
+        }
         let mut left = count;
         let mut postponed = 0;
         while left > 0 {
@@ -125,6 +132,47 @@ impl Ring {
             }
         }
         Ok(())
+    }
+
+    /// Whether a thread of the kernel's takes the entries.
+    fn is_polled(&self) -> bool {
+        self.uring.params().is_setup_sqpoll()
+    }
+
+    /// Sees to it that the polling thread takes what has been pushed. It fails only when that
+    /// thread is gone, with the number of entries that it has left.
+    fn wake_poller(&self) -> Result<(), (io::Error, usize)> {
+        // SeqCst: pairs with the kernel's between its flag and its last look at the queue; either
+        // it sees the entries or its flag is seen here.
+        fence(SeqCst);
+        // SAFETY: U1.
+        if !unsafe { self.uring.submission_shared() }.need_wakeup() {
+            return Ok(());
+        }
+        self.calls.counters.system_call();
+        // SAFETY: the call names no memory.
+        let woken = unsafe {
+            self.uring
+                .submitter()
+                .enter::<libc::sigset_t>(0, 0, EnterFlags::SQ_WAKEUP.bits(), None)
+        };
+        match woken {
+            Err(error) if error.raw_os_error() == Some(libc::EOWNERDEAD) => {
+                // SAFETY: U1.
+                let left = unsafe { self.uring.submission_shared() }.len();
+                Err((error, left))
+            }
+            // What the kernel does before it looks at anything else is to wake the thread.
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets the polling thread make room in the queue.
+    fn wait_for_room(&self) {
+        self.calls.counters.system_call();
+        if self.wake_poller().is_err() || self.uring.submitter().squeue_wait().is_err() {
+            sleep(Duration::from_micros(100));
+        }
     }
 
     /// Takes back what the kernel has not been told of: `unsent`, and all that was to follow.
@@ -174,13 +222,15 @@ impl Ring {
         if self.broken.load(Relaxed) {
             return;
         }
-        {
-            // SAFETY: U1.
-            let mut queue = unsafe { self.uring.submission_shared() };
-            let nop = opcode::Nop::new().build().user_data(Token::KICK);
-            // SAFETY: a NOP names no memory. The queue is empty (U1), so there is room.
-            let pushed = unsafe { queue.push(&nop) };
-            debug_assert!(pushed.is_ok(), "the submission queue is empty between uses");
+        let nop = opcode::Nop::new().build().user_data(Token::KICK);
+        loop {
+            // SAFETY: U1; and a NOP names no memory.
+            let pushed = unsafe { self.uring.submission_shared().push(&nop) };
+            if pushed.is_ok() {
+                break;
+            }
+            debug_assert!(self.is_polled(), "else the queue is empty between uses");
+            self.wait_for_room();
         }
         if self.enter(1).is_err() {
             // Release: as in `flush`.

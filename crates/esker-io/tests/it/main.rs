@@ -2,6 +2,7 @@
 //! the suite can't cause by itself.
 #![cfg(feature = "conformance")]
 
+mod configuration;
 mod faults;
 
 use std::path::Path;
@@ -64,6 +65,17 @@ fn a_ring_of_four_entries_conforms() {
 #[test]
 fn a_ring_of_one_entry_conforms() {
     ring_conforms(UringConfig::default().entries(1));
+}
+
+#[test]
+fn the_presets_conform() {
+    ring_conforms(UringConfig::high_throughput());
+    ring_conforms(UringConfig::low_latency());
+}
+
+#[test]
+fn a_polled_ring_conforms() {
+    ring_conforms(UringConfig::default().entries(8).sqpoll(Some(5)));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Invariants:
 //! - An update has reached both copies, each made durable before the next is begun, when
 //!   [`SuperblockFile::update`] returns: nobody acts on one that could be lost with one copy.
+//! - The copy that can be relied upon is written second: after a crash that has torn one copy, the
+//!   crash of the next update tears the same one again, never the last that is intact.
 //! - Whoever holds a [`SuperblockFile`] holds the store's lock; it is on the open file description
 //!   that the writes use, so it outlives a killed process until its last write has ended.
 
@@ -56,6 +58,8 @@ pub(crate) struct SuperblockFile<B: Backend> {
     backend: Arc<B>,
     file: B::File,
     current: Superblock,
+    /// The copy that the next update begins with: the one that is damaged, or older, if one is.
+    doubtful: usize,
 }
 
 impl<B: Backend> SuperblockFile<B> {
@@ -67,11 +71,12 @@ impl<B: Backend> SuperblockFile<B> {
         if !lock(&**backend, &file, timeout)? {
             return Err(OpenError::Locked { path });
         }
-        let (current, _) = load(&**backend, &file, &path)?;
+        let (current, copies) = load(&**backend, &file, &path)?;
         Ok(Self {
             backend: Arc::clone(backend),
             file,
             current,
+            doubtful: doubtful(&copies, &current),
         })
     }
 
@@ -107,7 +112,9 @@ impl<B: Backend> SuperblockFile<B> {
                 return other;
             }
         }
-        write_copies(&**backend, &file, &Superblock::new(geometry))?;
+        for copy in 0..COPY_OFFSETS.len() {
+            write_copy(&**backend, &file, copy, &Superblock::new(geometry))?;
+        }
         backend.rename(&new_path, &path)?;
         backend.sync_dir(dir)?;
         drop(file);
@@ -139,7 +146,10 @@ impl<B: Backend> SuperblockFile<B> {
         );
         // A second attempt after an error must not look older than the first.
         self.current.counter = next.counter;
-        write_copies(&*self.backend, &self.file, &next)?;
+        for _ in COPY_OFFSETS {
+            write_copy(&*self.backend, &self.file, self.doubtful, &next)?;
+            self.doubtful = 1 - self.doubtful;
+        }
         self.current = next;
         Ok(())
     }
@@ -229,19 +239,21 @@ fn open_file<B: Backend>(
     Ok(file)
 }
 
-fn write_copies<B: Backend>(
+fn write_copy<B: Backend>(
     backend: &B,
     file: &B::File,
+    copy: usize,
     superblock: &Superblock,
 ) -> Result<(), IoError> {
-    let bytes = superblock.encode();
-    for offset in COPY_OFFSETS {
-        let mut buf =
-            AlignedBuf::zeroed(COPY_BYTES, Alignment::BLOCK).expect("memory for one block");
-        buf.copy_from_slice(&bytes);
-        backend.write_at(file, offset, buf, Durability::Durable)?;
-    }
+    let mut buf = AlignedBuf::zeroed(COPY_BYTES, Alignment::BLOCK).expect("memory for one block");
+    buf.copy_from_slice(&superblock.encode());
+    backend.write_at(file, COPY_OFFSETS[copy], buf, Durability::Durable)?;
     Ok(())
+}
+
+/// Which of the copies is not the one that `current` was taken from, or either, if both are alike.
+fn doubtful(copies: &Copies, current: &Superblock) -> usize {
+    usize::from(copies[0] == Ok(*current))
 }
 
 fn load<B: Backend>(
@@ -389,6 +401,23 @@ mod tests {
                 assert_eq!(open(log.path()).expect("one is intact").current(), left);
                 log.write_superblock_copies(copies);
             }
+        }
+    }
+
+    /// Or else two crashes in a row, each in an update, could tear both.
+    #[test]
+    fn an_update_begins_with_the_copy_that_is_not_relied_upon() {
+        let (old, mut new) = (LogBuilder::new().superblock, LogBuilder::new().superblock);
+        new.counter += 1;
+        let torn = Err(CopyFault::Checksum);
+        for (copies, first) in [
+            ([Ok(new), torn], 1),
+            ([torn, Ok(new)], 0),
+            ([Ok(new), Ok(old)], 1),
+            ([Ok(old), Ok(new)], 0),
+        ] {
+            let current = pick(&copies).expect("one is intact");
+            assert_eq!(doubtful(&copies, &current), first, "{copies:?}");
         }
     }
 

@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::backend::{Allocated, Backend, Description, FileFacts, FileOptions};
+use crate::backend::{
+    Allocated, Allocation, Backend, Description, FileFacts, FileOptions, Punched,
+};
 use crate::blocking::Blocking;
 use crate::error::IoError;
 use crate::file::FileHandle;
@@ -139,6 +141,29 @@ impl Backend for AnyBackend {
         len_bytes: u64,
     ) -> Result<Allocated, IoError> {
         either!(self, backend => backend.allocate(file, offset, len_bytes))
+    }
+
+    fn allocate_with(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        len_bytes: u64,
+        how: Allocation,
+    ) -> Result<Allocated, IoError> {
+        either!(self, backend => backend.allocate_with(file, offset, len_bytes, how))
+    }
+
+    fn punch_hole(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Result<Punched, IoError> {
+        either!(self, backend => backend.punch_hole(file, offset, len_bytes))
+    }
+
+    fn sync_all(&self, file: &FileHandle) -> Result<(), IoError> {
+        either!(self, backend => backend.sync_all(file))
     }
 
     fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {

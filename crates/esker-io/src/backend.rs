@@ -2,13 +2,15 @@
 
 use core::fmt;
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use esker_buf::Alignment;
+use esker_buf::{AlignedBuf, Alignment};
 
-use crate::error::IoError;
-use crate::operation::{Action, Completion, Operation};
+use crate::error::{Context, IoError, OperationKind};
+use crate::memory::WriteMemory;
+use crate::operation::{Action, Completion, Durability, Operation};
 use crate::statistics::Statistics;
 use crate::sync::Arc;
 
@@ -118,6 +120,56 @@ pub enum Allocated {
     /// Space only: it cannot run out, but the first write to each part has to change the file
     /// system's metadata too.
     Reserved,
+}
+
+/// How space is to be taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Allocation {
+    /// Written zeroes where the file system and the device have a command for that
+    /// (`FALLOC_FL_WRITE_ZEROES`, Linux 6.17), else space only: it never takes long.
+    #[default]
+    Quick,
+    /// Written zeroes: by that command, or space first and then zeroes written over it, so that
+    /// no later write pays for it.
+    Written,
+    /// Space only.
+    Reserved,
+}
+
+/// What became of the range of a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Punched {
+    /// Its space was given back, as far as whole blocks lie within it.
+    Freed,
+    /// It was overwritten with zeroes, because the file system knows no holes.
+    Zeroed,
+}
+
+/// The zeroes that the defaults of [`Backend`] write: one chunk after the other.
+fn write_zeroes<B: Backend + ?Sized>(
+    backend: &B,
+    file: &B::File,
+    offset: u64,
+    end: u64,
+) -> Result<(), IoError> {
+    const CHUNK: u64 = 256 * 1024;
+    let mut at = offset;
+    while at < end {
+        let len = CHUNK.min(end - at);
+        #[expect(clippy::cast_possible_truncation, reason = "at most CHUNK")]
+        let zeroes = AlignedBuf::zeroed(len as usize, Alignment::BLOCK).map_err(|_| {
+            let context = Context::new(OperationKind::Write, backend.path(file)).at(at, len);
+            IoError::from_os(context, io::Error::from_raw_os_error(libc::ENOMEM))
+        })?;
+        let action = Action::Write {
+            offset: at,
+            memory: WriteMemory::new(zeroes),
+            durability: Durability::Written,
+        };
+        backend.execute(file, action).result?;
+        at += len;
+    }
+    Ok(())
 }
 
 /// Storage: names, files, and data moved by ownership.
@@ -237,6 +289,64 @@ pub trait Backend: Send + Sync + 'static {
         offset: u64,
         len_bytes: u64,
     ) -> Result<Allocated, IoError>;
+
+    /// The same in the way that `how` says. Blocks, with [`Allocation::Written`] for as long as
+    /// it takes to write the range.
+    ///
+    /// The default is [`allocate`](Self::allocate), and writes zeroes over what that only
+    /// reserved if they are asked for.
+    ///
+    /// # Errors
+    ///
+    /// As for `allocate`; also what a write of the range can fail with.
+    fn allocate_with(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        len_bytes: u64,
+        how: Allocation,
+    ) -> Result<Allocated, IoError> {
+        let allocated = self.allocate(file, offset, len_bytes)?;
+        if how == Allocation::Written && allocated == Allocated::Reserved {
+            // It has not overflowed for `allocate` either.
+            write_zeroes(self, file, offset, offset.saturating_add(len_bytes))?;
+            return Ok(Allocated::WrittenZeroes);
+        }
+        Ok(allocated)
+    }
+
+    /// Makes a range read as zeroes and gives its space back where that can be; the file keeps its
+    /// length. Durable only after a sync. Blocks.
+    ///
+    /// The default writes zeroes.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NotWritable`], [`IoError::OutOfRange`], or what the system says; the range may
+    /// then hold zeroes in part.
+    fn punch_hole(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Result<Punched, IoError> {
+        let end = offset.saturating_add(len_bytes);
+        let end = end.min(self.facts(file)?.len_bytes);
+        write_zeroes(self, file, offset, end).map(|()| Punched::Zeroed)
+    }
+
+    /// Makes every write to the file that has completed durable, with all that the file system
+    /// knows of the file (`fsync`), in this thread. Blocks.
+    ///
+    /// [`Action::SyncData`] does all that reading the data back needs, its length included; this
+    /// adds times and the like. The default is that action.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError`]; what was written since the last good sync is then in doubt for good.
+    fn sync_all(&self, file: &Self::File) -> Result<(), IoError> {
+        self.execute(file, Action::SyncData).result.map(drop)
+    }
 
     /// Cuts or extends a file to a length; an extension reads as zeroes and takes no space.
     /// Durable only after a sync. Blocks.

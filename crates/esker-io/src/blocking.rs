@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::backend::{Allocated, Backend, Description, FileFacts, FileOptions};
+use crate::backend::{
+    Allocated, Allocation, Backend, Description, FileFacts, FileOptions, Punched,
+};
 use crate::error::IoError;
 use crate::file::{self, FileHandle};
 use crate::inline;
@@ -156,7 +158,30 @@ impl Backend for Blocking {
         offset: u64,
         len_bytes: u64,
     ) -> Result<Allocated, IoError> {
-        file.allocate(offset, len_bytes)
+        file.allocate(offset, len_bytes, Allocation::Quick)
+    }
+
+    fn allocate_with(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        len_bytes: u64,
+        how: Allocation,
+    ) -> Result<Allocated, IoError> {
+        file.allocate(offset, len_bytes, how)
+    }
+
+    fn punch_hole(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Result<Punched, IoError> {
+        file.punch_hole(offset, len_bytes)
+    }
+
+    fn sync_all(&self, file: &FileHandle) -> Result<(), IoError> {
+        self.shared.calls.sync_all(file)
     }
 
     fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {
@@ -273,16 +298,15 @@ impl Calls {
             Action::Write {
                 memory, durability, ..
             } => {
-                // SAFETY: the piece lies within the memory.
-                let bytes = unsafe { memory.as_ptr().add(piece.start) };
+                let vectors = memory.vectors(piece.start, len);
                 match durability {
                     Durability::Written => {
                         self.counters.system_call();
-                        // SAFETY: `bytes` is good for reading `len` bytes.
-                        returned(unsafe { libc::pwrite(file.fd(), bytes.cast(), len, offset) })
+                        // SAFETY: the vectors name bytes of the memory.
+                        unsafe { write_call(file, &vectors, offset) }
                     }
-                    // SAFETY: `bytes` is good for reading `len` bytes.
-                    Durability::Durable => unsafe { self.durable_call(file, bytes, len, offset) },
+                    // SAFETY: the vectors name bytes of the memory.
+                    Durability::Durable => unsafe { self.durable_call(file, &vectors, offset) },
                 }
             }
             Action::SyncData => self.sync_call(file),
@@ -291,23 +315,19 @@ impl Calls {
 
     /// # Safety
     ///
-    /// `bytes` must be good for reading `len` bytes.
-    unsafe fn durable_call(
-        &self,
-        file: &FileHandle,
-        bytes: *const u8,
-        len: usize,
-        offset: i64,
-    ) -> i64 {
+    /// The vectors must name memory that is good for reading.
+    unsafe fn durable_call(&self, file: &FileHandle, vectors: &[libc::iovec], offset: i64) -> i64 {
         if !self.no_dsync.load(Relaxed) {
             self.counters.system_call();
-            let piece = libc::iovec {
-                iov_base: bytes.cast_mut().cast(),
-                iov_len: len,
-            };
-            // SAFETY: one vector, which names memory that is good for reading.
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_possible_wrap,
+                reason = "`WriteMemory::vectors` bounds it"
+            )]
+            let count = vectors.len() as libc::c_int;
+            // SAFETY: the caller's promise.
             let written = returned(unsafe {
-                libc::pwritev2(file.fd(), &raw const piece, 1, offset, libc::RWF_DSYNC)
+                libc::pwritev2(file.fd(), vectors.as_ptr(), count, offset, libc::RWF_DSYNC)
             });
             if written != -i64::from(libc::EOPNOTSUPP) && written != -i64::from(libc::ENOSYS) {
                 return written;
@@ -316,7 +336,7 @@ impl Calls {
         }
         self.counters.system_call();
         // SAFETY: the caller's promise.
-        let written = returned(unsafe { libc::pwrite(file.fd(), bytes.cast(), len, offset) });
+        let written = unsafe { write_call(file, vectors, offset) };
         if written <= 0 {
             return written;
         }
@@ -327,11 +347,47 @@ impl Calls {
         }
     }
 
+    /// All that the file system knows of the file, now.
+    pub(crate) fn sync_all(&self, file: &FileHandle) -> Result<(), IoError> {
+        let action = Action::SyncData;
+        self.counters.submitted(action.kind(), false);
+        let mut transfer = Transfer::new(action.kind(), 0, 0, file.alignment());
+        let result = loop {
+            self.counters.system_call();
+            // SAFETY: fsync touches no memory of this process.
+            let synced = returned(unsafe { libc::fsync(file.fd()) } as isize);
+            match transfer.returned(synced) {
+                Step::Continue | Step::Retry => self.counters.retried(),
+                step => break outcome(file, &action, &transfer, step),
+            }
+        };
+        self.counters.completed(action.kind(), 0, result.is_err());
+        result.map(drop)
+    }
+
     fn sync_call(&self, file: &FileHandle) -> i64 {
         self.counters.system_call();
         // SAFETY: fdatasync touches no memory of this process.
         returned(unsafe { libc::fdatasync(file.fd()) } as isize)
     }
+}
+
+/// # Safety
+///
+/// The vectors must name memory that is good for reading.
+unsafe fn write_call(file: &FileHandle, vectors: &[libc::iovec], offset: i64) -> i64 {
+    // SAFETY: the caller's promise.
+    returned(unsafe {
+        match vectors {
+            [one] => libc::pwrite(file.fd(), one.iov_base, one.iov_len, offset),
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_possible_wrap,
+                reason = "`WriteMemory::vectors` bounds it"
+            )]
+            many => libc::pwritev(file.fd(), many.as_ptr(), many.len() as libc::c_int, offset),
+        }
+    })
 }
 
 /// What a system call returned: a count, or the error number below zero.

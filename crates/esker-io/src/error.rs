@@ -33,6 +33,8 @@ pub enum OperationKind {
     Allocate,
     /// Changing a file's length.
     Truncate,
+    /// Giving the space of a range back.
+    Punch,
     /// Reading.
     Read,
     /// Writing, durable or not.
@@ -54,6 +56,7 @@ impl fmt::Display for OperationKind {
             Self::Lock => "lock",
             Self::Allocate => "allocate",
             Self::Truncate => "truncate",
+            Self::Punch => "punch a hole in",
             Self::Read => "read",
             Self::Write => "write",
             Self::Sync => "sync",
@@ -333,6 +336,7 @@ impl IoError {
                     OperationKind::CreateDir
                     | OperationKind::Rename
                     | OperationKind::Remove
+                    | OperationKind::Punch
                     | OperationKind::Truncate => !matches!(
                         source.raw_os_error(),
                         None | Some(libc::EIO | libc::EINTR | libc::ENOSPC | libc::EDQUOT)

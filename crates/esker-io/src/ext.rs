@@ -10,7 +10,7 @@ use esker_buf::{IoBuf, IoBufMut};
 
 use crate::backend::Backend;
 use crate::error::IoError;
-use crate::memory::{ReadMemory, WriteMemory};
+use crate::memory::{Memory, ReadMemory, WriteMemory};
 use crate::operation::{Action, Completion, Durability, Operation, Sink};
 use crate::sync::{Arc, AtomicBool, Mutex, SeqCst};
 
@@ -67,6 +67,34 @@ fn written<B: IoBuf>(completion: Completion) -> Result<B, Failed<B>> {
 
 fn synced(completion: Completion) -> Result<(), IoError> {
     completion.result.map(drop)
+}
+
+/// What the completion of a vectored write means to the one who gave it buffers of type `B`.
+fn gathered<B: IoBuf>(completion: Completion) -> Result<Vec<B>, Failed<Vec<B>>> {
+    let Completion { result, memory } = completion;
+    let pieces = match memory {
+        Memory::Write(memory) => memory.into_pieces(),
+        Memory::None | Memory::Read(_) => Vec::new(),
+    };
+    // As in `with_buffer`.
+    let buf = pieces
+        .into_iter()
+        .map(|piece| piece.into_inner::<B>())
+        .collect::<Result<_, _>>()
+        .expect("a completion carries its own operation's memory");
+    match result {
+        Ok(_) => Ok(buf),
+        Err(error) => Err(Failed { error, buf }),
+    }
+}
+
+fn gathering<B: IoBuf>(offset: u64, bufs: Vec<B>, durability: Durability) -> Action {
+    let pieces = bufs.into_iter().map(WriteMemory::new).collect();
+    Action::Write {
+        offset,
+        memory: WriteMemory::gather(pieces),
+        durability,
+    }
 }
 
 /// One operation that was started, and will end in a `T`.
@@ -214,6 +242,21 @@ pub trait BackendExt: Backend + Sized {
         ))
     }
 
+    /// Writes all of `bufs`, one after the other, at `offset`, in this thread. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`], with the buffers.
+    fn write_vectored_at<B: IoBuf>(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        bufs: Vec<B>,
+        durability: Durability,
+    ) -> Result<Vec<B>, Failed<Vec<B>>> {
+        gathered(self.execute(file, gathering(offset, bufs, durability)))
+    }
+
     /// Fills `buf` from `offset`, in this thread; fewer bytes than its length mean the end of the
     /// file. Blocks.
     ///
@@ -254,6 +297,17 @@ pub trait BackendExt: Backend + Sized {
             durability,
         };
         Pending::start(self, file, action, written)
+    }
+
+    /// Starts to write all of `bufs`, one after the other, at `offset`.
+    fn start_write_vectored<B: IoBuf>(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        bufs: Vec<B>,
+        durability: Durability,
+    ) -> Pending<Result<Vec<B>, Failed<Vec<B>>>> {
+        Pending::start(self, file, gathering(offset, bufs, durability), gathered)
     }
 
     /// Starts to fill `buf` from `offset`.

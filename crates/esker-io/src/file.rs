@@ -10,8 +10,9 @@ use std::path::Path;
 
 use esker_buf::{AlignedBuf, Alignment};
 
-use crate::backend::{Allocated, Create, Direct, FileFacts, FileOptions};
+use crate::backend::{Allocated, Allocation, Create, Direct, FileFacts, FileOptions, Punched};
 use crate::error::{Context, IoError, Misaligned, OperationKind};
+use crate::memory::WriteMemory;
 use crate::operation::Action;
 use crate::sync::Arc;
 
@@ -85,7 +86,10 @@ impl FileHandle {
                 });
             }
             Action::Read { memory, .. } => memory.as_mut_ptr().addr(),
-            Action::Write { memory, .. } => memory.as_ptr().addr(),
+            Action::Write { memory, .. } => match memory.as_ptr() {
+                Some(start) => start.addr(),
+                None => self.misaligned_piece(memory),
+            },
             Action::SyncData => return Ok(()),
         };
         let (offset, len_bytes) = (action.offset(), action.len_bytes() as u64);
@@ -113,6 +117,16 @@ impl FileHandle {
             }
         }
         Ok(())
+    }
+
+    /// The first address or inner end in gathered memory that is not aligned; 0 if all are.
+    fn misaligned_piece(&self, memory: &WriteMemory) -> usize {
+        memory
+            .pieces()
+            .filter(|piece| !piece.is_empty())
+            .flat_map(|piece| [piece.as_ptr().addr(), piece.as_ptr().addr() + piece.len()])
+            .find(|&address| !self.inner.alignment.divides(address as u64))
+            .unwrap_or(0)
     }
 
     fn writable(&self, operation: OperationKind) -> Result<(), IoError> {
@@ -153,6 +167,14 @@ fn uninterrupted(mut call: impl FnMut() -> libc::c_int) -> io::Result<libc::c_in
             result => return result,
         }
     }
+}
+
+/// Whether it says that the file system does not know the request.
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS | libc::ENODEV)
+    )
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {
@@ -328,7 +350,12 @@ impl FileHandle {
             .map_err(|error| IoError::from_os(self.context(OperationKind::Lock), error))
     }
 
-    pub(crate) fn allocate(&self, offset: u64, len_bytes: u64) -> Result<Allocated, IoError> {
+    pub(crate) fn allocate(
+        &self,
+        offset: u64,
+        len_bytes: u64,
+        how: Allocation,
+    ) -> Result<Allocated, IoError> {
         let context = self.context(OperationKind::Allocate).at(offset, len_bytes);
         self.writable(OperationKind::Allocate)?;
         let end = offset
@@ -342,7 +369,7 @@ impl FileHandle {
             return Ok(Allocated::WrittenZeroes);
         }
         let former = self.facts()?.len_bytes;
-        let result = self.reserve(context, (from, len), (offset, end));
+        let result = self.reserve(context, (from, len), (offset, end), how);
         if result.as_ref().is_err_and(IoError::is_no_space) {
             // A file system takes what there is before it says that there is no more, and keeps
             // it: so a full disk would stay full. If even this fails, the first error counts.
@@ -357,28 +384,63 @@ impl FileHandle {
         context: Context,
         (from, len): (i64, i64),
         (offset, end): (u64, u64),
+        how: Allocation,
     ) -> Result<Allocated, IoError> {
+        let zeroed = || {
+            self.write_zeroes(offset, end)
+                .map(|()| Allocated::WrittenZeroes)
+                .map_err(|error| IoError::from_os(context.clone(), error))
+        };
         for (mode, allocated) in [
             (WRITE_ZEROES, Allocated::WrittenZeroes),
             (0, Allocated::Reserved),
         ] {
-            // SAFETY: fallocate touches no memory of this process.
-            match uninterrupted(|| unsafe { libc::fallocate(self.fd(), mode, from, len) }) {
-                Ok(_) => return Ok(allocated),
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS | libc::ENODEV)
-                    ) => {}
+            if mode == WRITE_ZEROES && how == Allocation::Reserved {
+                continue;
+            }
+            match self.fallocate(mode, from, len) {
+                // The space is there, so that writing to it can't fail for want of it.
+                Ok(()) if allocated == Allocated::Reserved && how == Allocation::Written => {
+                    return zeroed();
+                }
+                Ok(()) => return Ok(allocated),
+                Err(error) if is_unsupported(&error) => {}
                 Err(error) => return Err(IoError::from_os(context, error)),
             }
         }
-        self.write_zeroes(offset, end)
-            .map(|()| Allocated::WrittenZeroes)
-            .map_err(|error| IoError::from_os(context, error))
+        zeroed()
     }
 
-    /// Writes zeroes over a range, through the page cache where its ends are not aligned.
+    fn fallocate(&self, mode: libc::c_int, from: i64, len: i64) -> io::Result<()> {
+        // SAFETY: fallocate touches no memory of this process.
+        uninterrupted(|| unsafe { libc::fallocate(self.fd(), mode, from, len) }).map(drop)
+    }
+
+    pub(crate) fn punch_hole(&self, offset: u64, len_bytes: u64) -> Result<Punched, IoError> {
+        let context = self.context(OperationKind::Punch).at(offset, len_bytes);
+        self.writable(OperationKind::Punch)?;
+        let end = offset
+            .checked_add(len_bytes)
+            .filter(|&end| end <= MAX_OFFSET);
+        let (Some(end), Ok(from), Ok(len)) = (end, i64::try_from(offset), i64::try_from(len_bytes))
+        else {
+            return Err(IoError::OutOfRange { context });
+        };
+        if len_bytes == 0 {
+            return Ok(Punched::Freed);
+        }
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        match self.fallocate(mode, from, len) {
+            Ok(()) => Ok(Punched::Freed),
+            Err(error) if is_unsupported(&error) => self
+                .write_zeroes(offset, end.min(self.facts()?.len_bytes))
+                .map(|()| Punched::Zeroed)
+                .map_err(|error| IoError::from_os(context, error)),
+            Err(error) => Err(IoError::from_os(context, error)),
+        }
+    }
+
+    /// Writes zeroes over a range.
     fn write_zeroes(&self, offset: u64, end: u64) -> io::Result<()> {
         const CHUNK: usize = 256 * 1024;
         let zeroes = AlignedBuf::zeroed(CHUNK, Alignment::BLOCK)

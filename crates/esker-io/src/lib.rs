@@ -60,7 +60,9 @@ mod uring;
 mod waiters;
 
 pub use any::AnyBackend;
-pub use backend::{Allocated, Backend, Create, Description, Direct, FileFacts, FileOptions};
+pub use backend::{
+    Allocated, Allocation, Backend, Create, Description, Direct, FileFacts, FileOptions, Punched,
+};
 pub use blocking::Blocking;
 pub use driver::DriverThread;
 pub use error::{Context, Fate, IoError, Misaligned, OperationKind};

@@ -5,9 +5,12 @@
 
 use core::fmt;
 use core::ops::Range;
+use core::ptr::NonNull;
 use std::any::Any;
 
 use esker_buf::{IoBuf, IoBufMut};
+
+use crate::sync::OnceLock;
 
 /// A range that does not lie within the memory it was asked of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +36,17 @@ fn check(range: &Range<usize>, len_bytes: usize) -> Result<(), RangeError> {
     }
 }
 
+/// How many vectors one system call takes.
+const MAX_VECTORS: usize = 1024;
+
+/// The owner of gathered memory.
+struct Gathered {
+    /// None of them is gathered itself.
+    pieces: Vec<WriteMemory>,
+    /// All of it in one piece, for those who can't take it in several.
+    joined: OnceLock<Vec<u8>>,
+}
+
 /// Memory that a write takes its bytes from.
 ///
 /// # Examples
@@ -48,7 +62,7 @@ fn check(range: &Range<usize>, len_bytes: usize) -> Result<(), RangeError> {
 /// ```
 pub struct WriteMemory {
     owner: Box<dyn Any + Send + Sync>,
-    /// First byte of the range within the owner's memory.
+    /// First byte of the range within the owner's memory; dangling if that is gathered.
     ptr: *const u8,
     len: usize,
 }
@@ -82,9 +96,94 @@ impl WriteMemory {
         Ok(memory)
     }
 
-    /// The bytes to be written.
+    /// The bytes of all of `pieces`, one after the other, for one write: what a vectored write is
+    /// here. Kernel backends hand the pieces over as they are, by one system call for up to 1024
+    /// of them; each must be aligned as a write of its own would have to be.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_io::WriteMemory;
+    ///
+    /// let header = WriteMemory::new(b"head".to_vec());
+    /// let memory = WriteMemory::gather(vec![header, WriteMemory::new(b"body".to_vec())]);
+    /// assert_eq!(memory.len_bytes(), 8);
+    /// assert_eq!(memory.pieces().count(), 2);
+    /// assert_eq!(memory.into_pieces()[0].bytes(), b"head");
+    /// ```
+    #[must_use]
+    pub fn gather(pieces: Vec<Self>) -> Self {
+        let pieces: Vec<_> = pieces.into_iter().flat_map(Self::into_pieces).collect();
+        let len = pieces.iter().map(Self::len_bytes).sum();
+        Self {
+            owner: Box::new(Gathered {
+                pieces,
+                joined: OnceLock::new(),
+            }),
+            ptr: NonNull::dangling().as_ptr(),
+            len,
+        }
+    }
+
+    fn gathered(&self) -> Option<&Gathered> {
+        self.owner.downcast_ref()
+    }
+
+    /// The pieces of the memory, in order: one, unless it was [gathered](Self::gather).
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let pieces = match self.gathered() {
+            Some(gathered) => &gathered.pieces,
+            None => core::slice::from_ref(self),
+        };
+        pieces.iter().map(|piece| piece.range())
+    }
+
+    /// The pieces that were gathered; the memory itself if none were.
+    #[must_use]
+    pub fn into_pieces(self) -> Vec<Self> {
+        let Self { owner, ptr, len } = self;
+        match owner.downcast::<Gathered>() {
+            Ok(gathered) => gathered.pieces,
+            Err(owner) => vec![Self { owner, ptr, len }],
+        }
+    }
+
+    /// The bytes to be written. Of gathered memory a copy in one piece, which is made the first
+    /// time and kept.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
+        match self.gathered() {
+            Some(gathered) => gathered
+                .joined
+                .get_or_init(|| self.pieces().collect::<Vec<_>>().concat()),
+            None => self.range(),
+        }
+    }
+
+    /// The bytes `start..start + len` in as many vectors as one system call takes. They name
+    /// memory that is good for as long as `self` is.
+    pub(crate) fn vectors(&self, start: usize, len: usize) -> Vec<libc::iovec> {
+        let (mut skip, mut left) = (start, len);
+        let mut vectors = Vec::new();
+        for piece in self.pieces() {
+            let (from, past) = (skip.min(piece.len()), skip.saturating_sub(piece.len()));
+            skip = past;
+            let take = left.min(piece.len() - from);
+            if take > 0 {
+                vectors.push(libc::iovec {
+                    iov_base: piece[from..].as_ptr().cast_mut().cast(),
+                    iov_len: take,
+                });
+                left -= take;
+            }
+            if left == 0 || vectors.len() == MAX_VECTORS {
+                break;
+            }
+        }
+        vectors
+    }
+
+    fn range(&self) -> &[u8] {
         // SAFETY: the range was checked to lie within the owner's memory, which `IoBuf` promises
         // to be allocated, initialised and unwritten while the owner is held.
         unsafe { core::slice::from_raw_parts(self.ptr, self.len) }
@@ -109,8 +208,9 @@ impl WriteMemory {
         }
     }
 
-    pub(crate) fn as_ptr(&self) -> *const u8 {
-        self.ptr
+    /// Where the memory begins, if it is in one piece.
+    pub(crate) fn as_ptr(&self) -> Option<*const u8> {
+        self.gathered().is_none().then_some(self.ptr)
     }
 }
 

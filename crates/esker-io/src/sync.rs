@@ -3,7 +3,6 @@
 //! Under `--cfg esker_loom` what `waiters.rs` uses is loom's, so that the same protocol runs on real
 //! threads and in the models; the rest of the crate only compiles there.
 
-pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -11,6 +10,7 @@ pub(crate) use std::sync::atomic::{
 };
 #[cfg(feature = "conformance")]
 pub(crate) use std::sync::mpsc::channel;
+pub(crate) use std::sync::{Arc, OnceLock};
 pub(crate) use std::thread::{self, JoinHandle, panicking, sleep, yield_now};
 
 pub(crate) use parking_lot::Mutex;

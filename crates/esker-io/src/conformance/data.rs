@@ -12,6 +12,7 @@ use crate::operation::{Action, Durability};
 checks!(
     bytes_come_back_at_odd_sizes_and_offsets,
     a_slice_moves_only_its_range,
+    gathered_pieces_land_one_after_the_other,
     direct_bytes_come_back,
     the_end_of_the_file_is_told_apart,
     holes_read_as_zeroes,
@@ -19,6 +20,7 @@ checks!(
     durable_writes_and_syncs_complete,
     each_operation_gets_its_own_memory_back,
     unaligned_requests_are_refused_and_named,
+    unaligned_pieces_are_refused,
     a_read_only_handle_refuses_writes,
     a_write_only_handle_refuses_reads,
     a_range_past_the_largest_offset_is_refused,
@@ -70,6 +72,67 @@ fn a_slice_moves_only_its_range<B: Backend>(bench: &Bench<B>) -> Ran {
     let whole: Vec<u8> = done.memory.into_inner().expect("a vector");
     assert!(whole[..100] == [7; 100] && whole[300..] == [7; 100]);
     assert!(whole[100..300] == pattern(1, 1000)[100..300]);
+    Ran::Done
+}
+
+fn gathered_pieces_land_one_after_the_other<B: Backend>(bench: &Bench<B>) -> Ran {
+    let file = bench.file("gathered");
+    // More pieces than one system call takes, some of them empty.
+    for (number, count) in [0, 1, 7, 1500].into_iter().enumerate() {
+        let pieces = || -> Vec<Vec<u8>> {
+            (0..count)
+                .map(|piece| pattern(piece, usize::try_from(piece % 5 * 37).expect("small")))
+                .collect()
+        };
+        let (offset, all) = (number as u64 * 1_000_003, pieces().concat());
+        for durability in [Durability::Written, Durability::Durable] {
+            let pending = bench
+                .backend
+                .start_write_vectored(&file, offset, pieces(), durability);
+            assert!(bench.finish(pending).expect("it succeeds") == pieces());
+            let [done] = one(bench.complete(&file, vec![read(offset, all.len())]));
+            assert!(done.memory.bytes() == all, "{count} pieces");
+        }
+        let offset = offset + 500_000;
+        let back = bench
+            .backend
+            .write_vectored_at(&file, offset, pieces(), Durability::Durable)
+            .expect("it succeeds");
+        assert!(back == pieces());
+        let done = bench.backend.execute(&file, read(offset, all.len()));
+        assert!(done.memory.bytes() == all, "{count} pieces");
+    }
+    Ran::Done
+}
+
+fn unaligned_pieces_are_refused<B: Backend>(bench: &Bench<B>) -> Ran {
+    let file = bench.direct_file("pieces");
+    let facts = bench.backend.facts(&file).expect("facts");
+    let step = facts.alignment.bytes();
+    if step == 1 {
+        return Ran::Skipped("the file asks for no alignment".to_owned());
+    }
+    let piece = |range| {
+        let buf = AlignedBuf::zeroed(4 * step, Alignment::BLOCK).expect("memory");
+        WriteMemory::slice(buf, range).expect("in range")
+    };
+    let gathered = |pieces| Action::Write {
+        offset: 0,
+        memory: WriteMemory::gather(pieces),
+        durability: Durability::Written,
+    };
+    // The whole is a multiple of the alignment, the pieces are not.
+    let split = gathered(vec![piece(0..step / 2), piece(step / 2..step)]);
+    let good = gathered(vec![piece(0..step), piece(step..3 * step)]);
+    let mut both = bench.complete(&file, vec![split, good]).into_iter();
+    match both.next().map(|done| done.result) {
+        Some(Err(IoError::Misaligned { what, .. })) => assert_eq!(what, Misaligned::Memory),
+        // A backend without vectors of its own joins them.
+        Some(Ok(bytes)) => assert_eq!(bytes, step),
+        other => panic!("{other:?}"),
+    }
+    let good = both.next().expect("two").result.expect("it succeeds");
+    assert_eq!(good, 3 * step);
     Ran::Done
 }
 
@@ -177,6 +240,7 @@ fn durable_writes_and_syncs_complete<B: Backend>(bench: &Bench<B>) -> Ran {
     bench.backend.sync_data(&file).expect("it succeeds");
     let pending = bench.backend.start_sync(&file);
     bench.finish(pending).expect("it succeeds");
+    bench.backend.sync_all(&file).expect("it succeeds");
     let [done] = one(bench.complete(&file, vec![read(3000, 3000)]));
     assert!(done.memory.bytes() == pattern(3000, 3000));
     Ran::Done

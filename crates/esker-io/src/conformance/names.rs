@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Bench, PATIENCE, Ran, checks, one, pattern, read, write};
-use crate::backend::{Backend, Create, FileOptions};
+use crate::backend::{Allocated, Allocation, Backend, Create, FileOptions};
 use crate::error::{Fate, IoError, OperationKind};
 use crate::ext::BackendExt;
 use crate::operation::Durability;
@@ -18,6 +18,8 @@ checks!(
     names_can_be_listed_changed_and_removed,
     directories_are_created_with_their_parents,
     allocation_reserves_and_reads_as_zeroes,
+    allocation_takes_space_as_asked_for,
+    a_hole_reads_as_zeroes_and_keeps_the_length,
     truncation_sets_the_length,
     a_lock_excludes_a_second_opener,
     a_lock_outlives_the_handle_while_operations_run,
@@ -139,6 +141,67 @@ fn allocation_reserves_and_reads_as_zeroes<B: Backend>(bench: &Bench<B>) -> Ran 
     let done = bench.backend.execute(&buffered, read(0, 1 << 20));
     assert_eq!(done.result.expect("it succeeds"), 1 << 20);
     assert!(done.memory.bytes().iter().all(|&byte| byte == 0));
+    Ran::Done
+}
+
+fn allocation_takes_space_as_asked_for<B: Backend>(bench: &Bench<B>) -> Ran {
+    let file = bench.direct_file("asked-for");
+    let mut end = 0;
+    for how in [Allocation::Quick, Allocation::Written, Allocation::Reserved] {
+        let allocated = bench
+            .backend
+            .allocate_with(&file, end, 1 << 19, how)
+            .expect("there is space");
+        if how == Allocation::Written {
+            assert_eq!(allocated, Allocated::WrittenZeroes);
+        }
+        end += 1 << 19;
+        let facts = bench.backend.facts(&file).expect("facts");
+        assert_eq!(facts.len_bytes, end);
+    }
+    let path = bench.path("asked-for");
+    let buffered = bench
+        .backend
+        .open(&path, &FileOptions::read_write())
+        .expect("it exists");
+    let done = bench.backend.execute(&buffered, read(0, 3 << 19));
+    assert_eq!(done.result.expect("it succeeds"), 3 << 19);
+    assert!(done.memory.bytes().iter().all(|&byte| byte == 0));
+    Ran::Done
+}
+
+fn a_hole_reads_as_zeroes_and_keeps_the_length<B: Backend>(bench: &Bench<B>) -> Ran {
+    let file = bench.file("hole");
+    let bytes = pattern(5, 100_000);
+    let [done] = one(bench.complete(&file, vec![write(0, bytes.clone())]));
+    assert_eq!(done.result.expect("it succeeds"), 100_000);
+    for (from, to) in [(10, 20), (5000, 60_000), (90_000, 200_000), (7, 7)] {
+        bench
+            .backend
+            .punch_hole(&file, from, to - from)
+            .expect("it succeeds");
+    }
+    assert_eq!(
+        bench.backend.facts(&file).expect("facts").len_bytes,
+        100_000
+    );
+    let done = bench.backend.execute(&file, read(0, 100_000));
+    let read = done.memory.bytes();
+    for range in [10..20, 5000..60_000, 90_000..100_000] {
+        assert!(read[range].iter().all(|&byte| byte == 0));
+    }
+    for range in [0..10, 20..5000, 60_000..90_000] {
+        assert!(read[range.clone()] == bytes[range]);
+    }
+    let reader = bench
+        .backend
+        .open(&bench.path("hole"), &FileOptions::read())
+        .expect("it exists");
+    let error = bench
+        .backend
+        .punch_hole(&reader, 0, 10)
+        .expect_err("it is read-only");
+    assert!(matches!(error, IoError::NotWritable { .. }), "{error:?}");
     Ran::Done
 }
 

@@ -82,6 +82,7 @@ impl Ring {
                     let Some(InFlight {
                         operation,
                         transfer,
+                        ..
                     }) = state.table.remove(token)
                     else {
                         continue;

@@ -30,7 +30,9 @@ use std::time::Duration;
 
 use io_uring::IoUring;
 
-use crate::backend::{Allocated, Backend, Description, FileFacts, FileOptions};
+use crate::backend::{
+    Allocated, Allocation, Backend, Description, FileFacts, FileOptions, Punched,
+};
 use crate::blocking::Calls;
 use crate::error::IoError;
 use crate::file::{self, FileHandle};
@@ -207,7 +209,30 @@ impl Backend for Uring {
         offset: u64,
         len_bytes: u64,
     ) -> Result<Allocated, IoError> {
-        file.allocate(offset, len_bytes)
+        file.allocate(offset, len_bytes, Allocation::Quick)
+    }
+
+    fn allocate_with(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        len_bytes: u64,
+        how: Allocation,
+    ) -> Result<Allocated, IoError> {
+        file.allocate(offset, len_bytes, how)
+    }
+
+    fn punch_hole(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Result<Punched, IoError> {
+        file.punch_hole(offset, len_bytes)
+    }
+
+    fn sync_all(&self, file: &FileHandle) -> Result<(), IoError> {
+        self.ring.calls.sync_all(file)
     }
 
     fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {

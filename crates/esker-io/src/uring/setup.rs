@@ -78,6 +78,7 @@ fn probe(ring: &IoUring) -> Result<(), UringError> {
         (opcode::Nop::CODE, "NOP"),
         (opcode::Read::CODE, "READ"),
         (opcode::Write::CODE, "WRITE"),
+        (opcode::Writev::CODE, "WRITEV"),
         (opcode::Fsync::CODE, "FSYNC"),
     ] {
         if !probe.is_supported(code) {

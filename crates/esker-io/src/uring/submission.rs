@@ -7,7 +7,7 @@ use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{EnterFlags, opcode, squeue};
 
 use super::completion::Finished;
-use super::table::{InFlight, Token};
+use super::table::{InFlight, Token, Vectors};
 use super::{Ring, State};
 use crate::error::IoError;
 use crate::file::FileHandle;
@@ -72,6 +72,7 @@ impl Ring {
                     let tenant = InFlight {
                         operation,
                         transfer,
+                        vectors: Vectors::default(),
                     };
                     match state.table.insert(tenant) {
                         Ok(token) => token,
@@ -251,10 +252,15 @@ pub(super) fn begin(operation: &Operation<FileHandle>) -> Transfer {
 }
 
 /// The entry for an operation's next piece.
-fn entry(tenant: &InFlight) -> squeue::Entry {
-    let fd = Fd(tenant.operation.file.fd());
-    let piece = tenant.transfer.piece();
-    match &tenant.operation.action {
+fn entry(tenant: &mut InFlight) -> squeue::Entry {
+    let InFlight {
+        operation,
+        transfer,
+        vectors,
+    } = tenant;
+    let fd = Fd(operation.file.fd());
+    let piece = transfer.piece();
+    match &operation.action {
         Action::Read { memory, .. } => {
             opcode::Read::new(fd, memory.as_mut_ptr().wrapping_add(piece.start), piece.len)
                 .offset(piece.offset)
@@ -262,13 +268,28 @@ fn entry(tenant: &InFlight) -> squeue::Entry {
         }
         Action::Write {
             memory, durability, ..
-        } => opcode::Write::new(fd, memory.as_ptr().wrapping_add(piece.start), piece.len)
-            .offset(piece.offset)
-            .rw_flags(match durability {
+        } => {
+            let flags = match durability {
                 Durability::Written => 0,
                 Durability::Durable => libc::RWF_DSYNC,
-            })
-            .build(),
+            };
+            if let Some(start) = memory.as_ptr() {
+                return opcode::Write::new(fd, start.wrapping_add(piece.start), piece.len)
+                    .offset(piece.offset)
+                    .rw_flags(flags)
+                    .build();
+            }
+            vectors.0 = memory.vectors(piece.start, piece.len as usize).into();
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "`WriteMemory::vectors` bounds it"
+            )]
+            let count = vectors.0.len() as u32;
+            opcode::Writev::new(fd, vectors.0.as_ptr(), count)
+                .offset(piece.offset)
+                .rw_flags(flags)
+                .build()
+        }
         Action::SyncData => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
     }
 }

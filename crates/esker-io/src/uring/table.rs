@@ -9,7 +9,16 @@ use crate::transfer::Transfer;
 pub(crate) struct InFlight {
     pub(crate) operation: Operation<FileHandle>,
     pub(crate) transfer: Transfer,
+    /// What the entry for a write from gathered memory points to.
+    pub(crate) vectors: Vectors,
 }
+
+/// Vectors that name memory of an operation.
+#[derive(Debug, Default)]
+pub(crate) struct Vectors(pub(crate) Box<[libc::iovec]>);
+
+// SAFETY: they only name memory, which belongs to the operation beside them and is Send itself.
+unsafe impl Send for Vectors {}
 
 /// Names an operation in the table; the kernel carries it as user data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

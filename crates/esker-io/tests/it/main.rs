@@ -3,7 +3,9 @@
 #![cfg(feature = "conformance")]
 
 mod configuration;
+mod fallback;
 mod faults;
+mod file_systems;
 
 use std::path::Path;
 

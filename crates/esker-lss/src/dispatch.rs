@@ -7,7 +7,8 @@
 //! - D2. The header says which prefix was durable when the buffer was submitted, never more.
 //! - D3. The durable prefix moves past a buffer only by its own durable write, or by a data sync
 //!   that was submitted after its write had completed.
-//! - D4. A failed write or sync moves nothing, and poisons the store.
+//! - D4. A failed write or sync moves nothing, and poisons the store. A sync that succeeds after that
+//!   moves nothing either: what failed may be what it covers, told to another sync in flight.
 //! - D5. A buffer that had to wait for the window is submitted by whoever moves the durable prefix:
 //!   the queue is looked at behind its lock after every advance, and a sync is under way whenever
 //!   something waits and something written is not durable.
@@ -326,6 +327,9 @@ impl<B: Backend> Core<B> {
     }
 
     fn cover(&self, next: u64) {
+        if self.poison.get().is_some() {
+            return;
+        }
         for seq in self.durable.next()..next {
             // At most a window behind the written prefix, so its end is still known.
             let Some(end) = self.written.end_of(seq) else {

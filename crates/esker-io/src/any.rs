@@ -11,6 +11,7 @@ use crate::backend::{
 use crate::blocking::Blocking;
 use crate::error::IoError;
 use crate::file::FileHandle;
+use crate::latency::Latencies;
 use crate::operation::{Action, Completion, Operation};
 use crate::statistics::Statistics;
 use crate::sync::Arc;
@@ -92,6 +93,10 @@ impl Backend for AnyBackend {
 
     fn statistics(&self) -> Statistics {
         either!(self, backend => backend.statistics())
+    }
+
+    fn latencies(&self) -> Latencies {
+        either!(self, backend => backend.latencies())
     }
 
     fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use esker_buf::{AlignedBuf, Alignment};
 
 use crate::error::{Context, IoError, OperationKind};
+use crate::latency::Latencies;
 use crate::memory::WriteMemory;
 use crate::operation::{Action, Completion, Durability, Operation};
 use crate::statistics::Statistics;
@@ -195,6 +196,14 @@ pub trait Backend: Send + Sync + 'static {
     /// The counters as they are. Counters of different kinds are read one after the other, so a
     /// snapshot taken while operations run need not add up.
     fn statistics(&self) -> Statistics;
+
+    /// How long operations took, refused ones included. Blocks for some microseconds those that
+    /// complete operations.
+    ///
+    /// The default has none.
+    fn latencies(&self) -> Latencies {
+        Latencies::default()
+    }
 
     /// Creates a directory and its parents, and makes the names of those it created durable.
     ///

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::backend::{
     Allocated, Allocation, Backend, Description, FileFacts, FileOptions, Punched,
@@ -12,6 +12,7 @@ use crate::backend::{
 use crate::error::IoError;
 use crate::file::{self, FileHandle};
 use crate::inline;
+use crate::latency::Latencies;
 use crate::operation::{Action, Completion, Durability, Operation};
 use crate::statistics::{Counters, Statistics};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Relaxed, SeqCst};
@@ -110,6 +111,10 @@ impl Backend for Blocking {
 
     fn statistics(&self) -> Statistics {
         self.shared.calls.counters.snapshot(self.in_flight())
+    }
+
+    fn latencies(&self) -> Latencies {
+        self.shared.calls.counters.latencies.snapshot()
     }
 
     fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {
@@ -242,6 +247,7 @@ pub(crate) struct Calls {
 impl Calls {
     /// Does an action, all of it, now.
     pub(crate) fn run(&self, file: &FileHandle, action: Action) -> Completion {
+        let began = Instant::now();
         self.counters.submitted(action.kind(), action.is_durable());
         let mut transfer = Transfer::new(
             action.kind(),
@@ -252,8 +258,12 @@ impl Calls {
         let result = file
             .check(&action)
             .and_then(|()| self.transfer(file, &action, &mut transfer));
-        self.counters
-            .completed(action.kind(), transfer.done() as u64, result.is_err());
+        self.counters.completed(
+            action.kind(),
+            began,
+            transfer.done() as u64,
+            result.is_err(),
+        );
         action.complete(result)
     }
 
@@ -350,6 +360,7 @@ impl Calls {
     /// All that the file system knows of the file, now.
     pub(crate) fn sync_all(&self, file: &FileHandle) -> Result<(), IoError> {
         let action = Action::SyncData;
+        let began = Instant::now();
         self.counters.submitted(action.kind(), false);
         let mut transfer = Transfer::new(action.kind(), 0, 0, file.alignment());
         let result = loop {
@@ -361,7 +372,8 @@ impl Calls {
                 step => break outcome(file, &action, &transfer, step),
             }
         };
-        self.counters.completed(action.kind(), 0, result.is_err());
+        self.counters
+            .completed(action.kind(), began, 0, result.is_err());
         result.map(drop)
     }
 

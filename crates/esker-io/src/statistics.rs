@@ -1,6 +1,9 @@
 //! Counters of a backend: [`Statistics`] as read, [`Counters`] as kept.
 
+use std::time::Instant;
+
 use crate::error::OperationKind;
+use crate::latency::Recorder;
 use crate::sync::{AtomicU64, Relaxed};
 
 /// Operations of one kind.
@@ -39,6 +42,74 @@ pub struct Statistics {
     pub in_flight: u64,
 }
 
+impl KindStatistics {
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            submitted: self.submitted.saturating_sub(earlier.submitted),
+            completed: self.completed.saturating_sub(earlier.completed),
+            failed: self.failed.saturating_sub(earlier.failed),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+        }
+    }
+}
+
+impl Statistics {
+    /// What came since an earlier snapshot of the same backend; what is in flight is as now.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_io::{Backend, Blocking};
+    ///
+    /// let backend = Blocking::new();
+    /// let before = backend.statistics();
+    /// assert_eq!(backend.statistics().since(&before).writes.bytes, 0);
+    /// ```
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            reads: self.reads.since(&earlier.reads),
+            writes: self.writes.since(&earlier.writes),
+            syncs: self.syncs.since(&earlier.syncs),
+            durable_writes: self.durable_writes.saturating_sub(earlier.durable_writes),
+            batches: self.batches.saturating_sub(earlier.batches),
+            system_calls: self.system_calls.saturating_sub(earlier.system_calls),
+            continued: self.continued.saturating_sub(earlier.continued),
+            retries: self.retries.saturating_sub(earlier.retries),
+            in_flight: self.in_flight,
+        }
+    }
+
+    /// Operations of all kinds that were accepted.
+    #[must_use]
+    pub fn submitted(&self) -> u64 {
+        self.reads.submitted + self.writes.submitted + self.syncs.submitted
+    }
+
+    /// Operations that ended for each system call that moved data or waited for it: above 1 where
+    /// batches share calls; 0 before the first.
+    #[must_use]
+    pub fn operations_per_system_call(&self) -> f64 {
+        let completed = self.reads.completed + self.writes.completed + self.syncs.completed;
+        ratio(completed, self.system_calls)
+    }
+
+    /// Bytes transferred for each such system call; 0 before the first.
+    #[must_use]
+    pub fn bytes_per_system_call(&self) -> f64 {
+        ratio(self.reads.bytes + self.writes.bytes, self.system_calls)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for reading by people")]
+fn ratio(sum: u64, count: u64) -> f64 {
+    if count == 0 {
+        0.0
+    } else {
+        sum as f64 / count as f64
+    }
+}
+
 #[derive(Debug, Default)]
 struct KindCounters {
     submitted: AtomicU64,
@@ -70,6 +141,7 @@ pub(crate) struct Counters {
     system_calls: AtomicU64,
     continued: AtomicU64,
     retries: AtomicU64,
+    pub(crate) latencies: Recorder,
 }
 
 impl Counters {
@@ -88,7 +160,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn completed(&self, kind: OperationKind, bytes: u64, failed: bool) {
+    pub(crate) fn completed(&self, kind: OperationKind, began: Instant, bytes: u64, failed: bool) {
+        self.latencies.record(kind, began);
         let kind = self.kind(kind);
         kind.completed.fetch_add(1, Relaxed);
         if bytes > 0 {

@@ -376,5 +376,17 @@ fn bytes_are_counted<B: Backend>(bench: &Bench<B>) -> Ran {
     assert_eq!((counted.syncs.completed, counted.syncs.failed), (1, 0));
     assert_eq!(counted.in_flight, 0);
     assert_eq!(counted.batches, 2);
+    let took = bench.backend.latencies();
+    if took.writes.count() == 0 {
+        return Ran::Skipped("it keeps no latencies".to_owned());
+    }
+    assert_eq!((took.writes.count(), took.reads.count()), (2, 1));
+    assert_eq!(took.syncs.count(), 1);
+    assert!(took.writes.max() >= took.writes.quantile(0.5));
+    bench.complete(&file, vec![read(0, 120)]);
+    let between = bench.backend.statistics().since(&counted);
+    assert_eq!((between.reads.bytes, between.writes.bytes), (120, 0));
+    let between = bench.backend.latencies().since(&took);
+    assert_eq!((between.reads.count(), between.writes.count()), (1, 0));
     Ran::Done
 }

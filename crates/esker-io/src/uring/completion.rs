@@ -6,11 +6,10 @@ use std::time::Duration;
 use io_uring::EnterFlags;
 use io_uring::types::{SubmitArgs, Timespec};
 
-use super::Ring;
 use super::table::{InFlight, Token};
+use super::{Accepted, Ring};
 use crate::blocking::outcome;
 use crate::error::IoError;
-use crate::file::FileHandle;
 use crate::inline;
 use crate::operation::{Completion, Operation, Sink};
 use crate::sync::{Acquire, Arc, Release, SeqCst, sleep, thread};
@@ -33,15 +32,16 @@ impl Ring {
     /// Counts the end of an operation and lets go of its file.
     pub(super) fn finish(
         &self,
-        operation: Operation<FileHandle>,
+        operation: Accepted,
         accepted: bool,
         bytes: usize,
         result: Result<usize, IoError>,
     ) -> Finished {
+        let Accepted { operation, began } = operation;
         let Operation { action, sink, .. } = operation;
         self.calls
             .counters
-            .completed(action.kind(), bytes as u64, result.is_err());
+            .completed(action.kind(), began, bytes as u64, result.is_err());
         Finished {
             accepted,
             sink,
@@ -87,7 +87,8 @@ impl Ring {
                     else {
                         continue;
                     };
-                    let result = outcome(&operation.file, &operation.action, &transfer, step);
+                    let Operation { file, action, .. } = &operation.operation;
+                    let result = outcome(file, action, &transfer, step);
                     finished.push(self.finish(operation, true, transfer.done(), result));
                 }
             }

@@ -26,7 +26,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use io_uring::IoUring;
 
@@ -36,6 +36,7 @@ use crate::backend::{
 use crate::blocking::Calls;
 use crate::error::IoError;
 use crate::file::{self, FileHandle};
+use crate::latency::Latencies;
 use crate::operation::{Action, Completion, Operation};
 use crate::statistics::Statistics;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, SeqCst, panicking};
@@ -100,7 +101,14 @@ struct State {
     /// Operations in the table whose next piece is to be submitted.
     again: VecDeque<Token>,
     /// Operations accepted and not in the table yet.
-    backlog: VecDeque<Operation<FileHandle>>,
+    backlog: VecDeque<Accepted>,
+}
+
+/// An operation, and when it was submitted.
+#[derive(Debug)]
+struct Accepted {
+    operation: Operation<FileHandle>,
+    began: Instant,
 }
 
 impl Uring {
@@ -161,6 +169,10 @@ impl Backend for Uring {
 
     fn statistics(&self) -> Statistics {
         self.ring.calls.counters.snapshot(self.in_flight())
+    }
+
+    fn latencies(&self) -> Latencies {
+        self.ring.calls.counters.latencies.snapshot()
     }
 
     fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {
@@ -249,14 +261,16 @@ impl Backend for Uring {
         let mut accepted = Vec::with_capacity(batch.len());
         let mut finished = Vec::new();
         ring.in_flight.fetch_add(batch.len(), SeqCst);
+        let began = Instant::now();
         for operation in batch {
             let action = &operation.action;
             counters.submitted(action.kind(), action.is_durable());
-            match operation.file.check(action) {
+            let checked = operation.file.check(action);
+            let is_empty = begin(&operation).is_empty();
+            let operation = Accepted { operation, began };
+            match checked {
                 Err(error) => finished.push(ring.finish(operation, false, 0, Err(error))),
-                Ok(()) if begin(&operation).is_empty() => {
-                    finished.push(ring.finish(operation, false, 0, Ok(0)));
-                }
+                Ok(()) if is_empty => finished.push(ring.finish(operation, false, 0, Ok(0))),
                 Ok(()) => accepted.push(operation),
             }
         }

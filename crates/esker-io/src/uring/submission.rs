@@ -8,7 +8,7 @@ use io_uring::{EnterFlags, opcode, squeue};
 
 use super::completion::Finished;
 use super::table::{InFlight, Token, Vectors};
-use super::{Ring, State};
+use super::{Accepted, Ring, State};
 use crate::error::IoError;
 use crate::file::FileHandle;
 use crate::operation::{Action, Durability, Operation};
@@ -68,7 +68,7 @@ impl Ring {
                     let Some(operation) = state.backlog.pop_front() else {
                         return false;
                     };
-                    let transfer = begin(&operation);
+                    let transfer = begin(&operation.operation);
                     let tenant = InFlight {
                         operation,
                         transfer,
@@ -198,10 +198,8 @@ impl Ring {
             .into_iter()
             .chain(backlog.drain(..).map(|operation| (operation, 0)))
         {
-            let context = operation
-                .file
-                .action_context(&operation.action)
-                .after(done as u64);
+            let Operation { file, action, .. } = &operation.operation;
+            let context = file.action_context(action).after(done as u64);
             let source = Arc::clone(&source);
             let error = if done == 0 {
                 IoError::NotSubmitted { context, source }
@@ -254,7 +252,7 @@ pub(super) fn begin(operation: &Operation<FileHandle>) -> Transfer {
 /// The entry for an operation's next piece.
 fn entry(tenant: &mut InFlight) -> squeue::Entry {
     let InFlight {
-        operation,
+        operation: Accepted { operation, .. },
         transfer,
         vectors,
     } = tenant;

@@ -1,13 +1,12 @@
 //! [`Table`]: the operations in the kernel's hands, by index and generation.
 
-use crate::file::FileHandle;
-use crate::operation::Operation;
+use super::Accepted;
 use crate::transfer::Transfer;
 
 /// An operation and how far it has come.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    pub(crate) operation: Operation<FileHandle>,
+    pub(crate) operation: Accepted,
     pub(crate) transfer: Transfer,
     /// What the entry for a write from gathered memory points to.
     pub(crate) vectors: Vectors,
@@ -81,9 +80,9 @@ impl Table {
     }
 
     /// Takes an operation in; gives it back if there is no slot.
-    pub(crate) fn insert(&mut self, tenant: InFlight) -> Result<Token, InFlight> {
+    pub(crate) fn insert(&mut self, tenant: InFlight) -> Result<Token, Box<InFlight>> {
         let Some(index) = self.free.pop() else {
-            return Err(tenant);
+            return Err(Box::new(tenant));
         };
         let slot = &mut self.slots[index as usize];
         slot.tenant = Some(tenant);

@@ -59,7 +59,7 @@ impl Sim {
             return true;
         }
         self.machine(|machine| {
-            let has_late = machine.has_late();
+            let has_late = machine.late_writes() > 0;
             if has_late {
                 machine.land_late();
             }

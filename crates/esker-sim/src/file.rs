@@ -4,7 +4,7 @@ use core::fmt;
 use std::path::Path;
 
 use esker_buf::Alignment;
-use esker_io::{Action, Context, IoError, Misaligned, OperationKind};
+use esker_io::{Action, Context, IoError, Misaligned, OperationKind, WriteMemory};
 
 use crate::names::NodeId;
 use crate::sim::Shared;
@@ -84,7 +84,7 @@ impl Description {
                 return Err(IoError::NotWritable { context: context() });
             }
             Action::Read { memory, .. } => memory.bytes().as_ptr().addr(),
-            Action::Write { memory, .. } => memory.bytes().as_ptr().addr(),
+            Action::Write { memory, .. } => self.misaligned_piece(memory),
             Action::SyncData => return Ok(()),
         };
         let (offset, len_bytes) = (action.offset(), action.len_bytes() as u64);
@@ -106,6 +106,16 @@ impl Description {
             }
         }
         Ok(())
+    }
+
+    /// The first address or inner end of what is to be written that is not aligned; 0 if all are.
+    fn misaligned_piece(&self, memory: &WriteMemory) -> usize {
+        memory
+            .pieces()
+            .filter(|piece| !piece.is_empty())
+            .flat_map(|piece| [piece.as_ptr().addr(), piece.as_ptr().addr() + piece.len()])
+            .find(|&address| !self.alignment.divides(address as u64))
+            .unwrap_or(0)
     }
 
     pub(crate) fn check_writable(&self, context: Context) -> Result<Context, IoError> {

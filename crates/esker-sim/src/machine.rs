@@ -462,9 +462,9 @@ impl Machine {
 
     // Ends and beginnings.
 
-    /// Whether writes of a process that was killed are still on their way.
-    pub(crate) fn has_late(&self) -> bool {
-        !self.down && !self.late.is_empty()
+    /// How many writes of processes that were killed are still on their way.
+    pub(crate) fn late_writes(&self) -> usize {
+        if self.down { 0 } else { self.late.len() }
     }
 
     /// One of them lands; when the last one of its file has, the lock is free.

@@ -132,6 +132,12 @@ impl Sim {
         Self::of(self.machine(|machine| machine.after_kill(decisions)))
     }
 
+    /// How many writes of killed processes are still on their way.
+    #[must_use]
+    pub fn late_writes(&self) -> usize {
+        self.machine(|machine| machine.late_writes())
+    }
+
     /// After `skipped` more operations of its kind, the next one has this fault.
     pub fn inject(&self, fault: Fault, skipped: u64) {
         self.machine(|machine| machine.faults.add(fault, skipped));

@@ -1,4 +1,9 @@
 //! The simulated disk: that it is a backend like the others, that it repeats, and that it loses what
-//! may be lost and nothing else.
+//! may be lost and nothing else. Then the store over it, through crashes and faults.
 
 mod backend;
+mod crashes;
+mod faults;
+mod model;
+mod seeds;
+mod workload;

@@ -1,0 +1,359 @@
+//! A store whose machine crashes: after every effect, and at random through many lives.
+
+use std::time::Instant;
+
+use esker_io::Ordering;
+use esker_lss::{Options, Store};
+use esker_sim::{Completions, Dice, Sim, SimOptions, Survival, Undurable};
+
+use crate::model::{End, Model, dir, drawn_choice, goes_on, recover, small};
+use crate::seeds;
+use crate::workload::{Bench, Step};
+
+/// Ends a machine's life by chance.
+fn end_life(sim: &Sim, dice: &mut Dice) -> (Sim, End) {
+    sim.stop();
+    if dice.chance(2, 3) {
+        let count = sim.undurable().len();
+        (sim.crash(&mut drawn_choice(dice, count)), End::Power)
+    } else {
+        let late = dice.chance(1, 3);
+        let mut dice = Dice::new(dice.draw());
+        let next = sim.kill(&mut |_| match dice.chance(1, 2) && late {
+            true => Survival::Late,
+            false => Survival::drawn(&mut dice),
+        });
+        (next, End::Kill)
+    }
+}
+
+fn drawn_options(dice: &mut Dice) -> Options {
+    let ordering = match dice.chance(1, 3) {
+        true => Ordering::Serialised,
+        false => Ordering::TailLocalised,
+    };
+    let buffers = 2 + dice.index(3);
+    small(ordering)
+        .buffers(buffers)
+        .buffer_bytes(4096 << dice.below(3))
+        .block_bytes(if dice.chance(1, 4) { 4096 } else { 512 })
+        .window_slots(u32::try_from(buffers).expect("small") + u32::from(dice.chance(1, 2)) * 3)
+        .sync_every_bytes(4096 << dice.below(5))
+        .spare_segments(dice.index(3))
+}
+
+/// Many lives in a row; recovery may crash too.
+fn lives(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let completions = match dice.chance(1, 5) {
+        true => Completions::Immediate,
+        false => Completions::Drawn,
+    };
+    let sim_options = SimOptions::new(dice.draw()).alone(true);
+    let mut sim = Sim::with(sim_options.completions(completions));
+    let options = drawn_options(&mut dice);
+    let mut model = Model::default();
+    let mut end = End::Power;
+    for _life in 0..5 {
+        let mut crashes_left = 3;
+        let store = loop {
+            if crashes_left > 0 && dice.chance(1, 3) {
+                sim.crash_after(1 + dice.below(25));
+            }
+            match recover(&sim, &options, &mut model, end) {
+                Ok(store) => break store,
+                Err(_) => {
+                    crashes_left -= 1;
+                    let (next, how) = end_life(&sim, &mut dice);
+                    sim = next;
+                    if how == End::Power {
+                        end = how;
+                    }
+                }
+            }
+        };
+        if dice.chance(3, 4) {
+            sim.crash_after(sim.effects() + 1 + dice.below(100));
+        }
+        let mut bench = Bench {
+            sim: sim.clone(),
+            options: options.clone(),
+            model,
+            store,
+            may_fail: false,
+        };
+        let steps = 10 + dice.below(60);
+        let mut taken = 0;
+        model = loop {
+            if taken == steps {
+                let Bench { model, store, .. } = bench;
+                // Nothing that is in flight gets any further.
+                sim.stop();
+                drop(store);
+                break model;
+            }
+            taken += 1;
+            match bench.step(Step::drawn(&mut dice)) {
+                Ok(next) => bench = next,
+                Err(model) => break model,
+            }
+        };
+        (sim, end) = end_life(&sim, &mut dice);
+    }
+    let store = recover(&sim, &options, &mut model, end).expect("nothing is in its way");
+    goes_on(&sim, &options, store, &mut model);
+}
+
+#[test]
+fn many_lives_lose_nothing_that_was_acknowledged() {
+    seeds::run(
+        "crashes::many_lives_lose_nothing_that_was_acknowledged",
+        400,
+        lives,
+    );
+}
+
+/// What the machine was like when it stopped, and what the store had promised until then.
+fn run_script(script: &[Step], options: &Options, seed: u64, stop: Option<u64>) -> (Sim, Model) {
+    let sim = Sim::with(SimOptions::new(seed).alone(true));
+    if let Some(stop) = stop {
+        sim.crash_after(stop);
+    }
+    let mut model = Model::default();
+    let store = match Store::open(dir(), sim.clone(), options.clone()) {
+        Ok(store) => store,
+        Err(_) if sim.is_down() => return (sim, model),
+        Err(error) => panic!("{error:?}"),
+    };
+    model.recovered(&store, End::Power);
+    let mut bench = Bench {
+        sim: sim.clone(),
+        options: options.clone(),
+        model,
+        store,
+        may_fail: false,
+    };
+    for step in script {
+        match bench.step(*step) {
+            Ok(next) => bench = next,
+            Err(model) => return (sim, model),
+        }
+    }
+    let Bench { model, store, .. } = bench;
+    sim.stop();
+    drop(store);
+    (sim, model)
+}
+
+/// Opens what a crash has left, and shows that it goes on.
+fn check(next: &Sim, options: &Options, mut model: Model, end: End) {
+    let store = recover(next, options, &mut model, end).expect("nothing is in its way");
+    goes_on(next, options, store, &mut model);
+}
+
+/// Which of so many undurable things are kept, in as many ways as are affordable.
+fn subsets(count: usize, dice: &mut Dice) -> Vec<u64> {
+    if count <= 6 {
+        return (0..1 << count).collect();
+    }
+    let all = u64::MAX;
+    let alone = (0..count.min(64)).map(|bit| 1 << bit);
+    let mut subsets: Vec<u64> = alone.clone().chain(alone.map(|bit| all ^ bit)).collect();
+    subsets.extend([0, all]);
+    subsets.extend((0..16).map(|_| dice.draw()));
+    subsets
+}
+
+/// How a life of a script is ended, for a message that repeats it.
+fn exhaust(name: &str, ordering: Ordering, script: &[Step]) {
+    let options = small(ordering).spare_segments(0);
+    let began = Instant::now();
+    let (whole, _) = run_script(script, &options, 1, None);
+    let effects = whole.effects();
+    let mut states = 0_u64;
+    for stop in 1..=effects {
+        let (sim, model) = run_script(script, &options, 1, Some(stop));
+        assert!(sim.is_down(), "the same seed is the same run");
+        let mut dice = Dice::new(stop);
+        let count = sim.undurable().len();
+        for subset in subsets(count, &mut dice) {
+            let mut number = 0;
+            let next = sim.crash(&mut |_: &Undurable| {
+                number += 1;
+                match subset >> ((number - 1) % 64) & 1 {
+                    1 => Survival::Kept,
+                    _ => Survival::Lost,
+                }
+            });
+            checked(name, (stop, subset), || {
+                check(&next, &options, model.clone(), End::Power)
+            });
+            states += 1;
+        }
+        for _ in 0..4 {
+            let seed = dice.draw();
+            let mut torn = Dice::new(seed);
+            let next = sim.crash(&mut |_| Survival::drawn(&mut torn));
+            checked(name, (stop, seed), || {
+                check(&next, &options, model.clone(), End::Power)
+            });
+            let mut torn = Dice::new(seed);
+            let next = sim.kill(&mut |_| Survival::drawn(&mut torn));
+            checked(name, (stop, seed), || {
+                check(&next, &options, model.clone(), End::Kill)
+            });
+            states += 2;
+        }
+    }
+    println!(
+        "{name}: {states} states after {effects} effects in {:?}",
+        began.elapsed()
+    );
+}
+
+/// Names the state that a check fails in. Every run meets the same ones.
+fn checked(name: &str, state: (u64, u64), check: impl FnOnce()) {
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(check)) {
+        let (stop, choice) = state;
+        eprintln!("{name}: failed when crashed after effect {stop}, with choice {choice:#x}");
+        resume_unwind(payload);
+    }
+}
+
+/// Appends, commits, a sync in the background and a clean close.
+const COMMITS: &[Step] = &[
+    Step::Append(100),
+    Step::AppendDurable(10),
+    Step::Append(3000),
+    Step::Append(3000),
+    Step::Append(6000),
+    Step::Poll(2),
+    Step::Append(0),
+    Step::WaitDurable(3),
+    Step::Append(2000),
+    Step::Close,
+    Step::AppendDurable(1),
+];
+
+/// Everything in flight that the window lets be, then a drop and another life.
+const WINDOWS: &[Step] = &[
+    Step::Append(3500),
+    Step::Append(3500),
+    Step::Append(3500),
+    Step::Poll(1),
+    Step::Append(3500),
+    Step::WaitWritten(1),
+    Step::Append(3500),
+    Step::Append(9000),
+    Step::Poll(3),
+    Step::Drop,
+    Step::Append(200),
+    Step::Flush,
+];
+
+/// Segments come and go.
+const SEGMENTS: &[Step] = &[
+    Step::Append(30_000),
+    Step::Append(30_000),
+    Step::AppendDurable(30_000),
+    Step::Maintain,
+    Step::Append(20_000),
+    Step::Flush,
+    Step::Trim(2),
+    Step::Maintain,
+    Step::AppendDurable(9_000),
+];
+
+#[test]
+fn commits_survive_a_crash_after_any_effect() {
+    for ordering in [Ordering::TailLocalised, Ordering::Serialised] {
+        exhaust("commits", ordering, COMMITS);
+    }
+}
+
+#[test]
+fn full_windows_survive_a_crash_after_any_effect() {
+    for ordering in [Ordering::TailLocalised, Ordering::Serialised] {
+        exhaust("windows", ordering, WINDOWS);
+    }
+}
+
+#[test]
+fn trims_survive_a_crash_after_any_effect() {
+    exhaust("segments", Ordering::TailLocalised, SEGMENTS);
+}
+
+/// Recovery itself is cut short after each of its effects, after several crashes.
+#[test]
+fn recovery_survives_a_crash_after_any_effect() {
+    let options = small(Ordering::TailLocalised);
+    let (whole, _) = run_script(WINDOWS, &options, 1, None);
+    let mut states = 0;
+    for stop in (10..whole.effects()).step_by(5) {
+        let (sim, model) = run_script(WINDOWS, &options, 1, Some(stop));
+        let mut dice = Dice::new(stop);
+        for first in [End::Power, End::Kill] {
+            let seed = dice.draw();
+            let crashed = || {
+                let mut dice = Dice::new(seed);
+                let mut choose = |_: &Undurable| Survival::drawn(&mut dice);
+                match first {
+                    End::Power => sim.crash(&mut choose),
+                    End::Kill => sim.kill(&mut choose),
+                }
+            };
+            for again in 1.. {
+                let next = crashed();
+                next.crash_after(again);
+                let mut known = model.clone();
+                let Err(_) = recover(&next, &options, &mut known, first) else {
+                    break;
+                };
+                assert!(again < 200, "recovery does not end");
+                for survival in [Survival::Lost, Survival::Kept, Survival::Torn(again)] {
+                    let last = next.crash(&mut |_| survival);
+                    checked("recovery", (stop, again), || {
+                        check(&last, &options, model.clone(), End::Power);
+                    });
+                    states += 1;
+                }
+                let last = next.kill(&mut |_| Survival::Torn(again));
+                checked("recovery", (stop, again), || {
+                    check(&last, &options, model.clone(), first);
+                });
+            }
+        }
+    }
+    println!("recovery: {states} states");
+}
+
+/// Two power failures in a row, the second in the recovery from the first, and both tear whatever is
+/// being written.
+#[test]
+fn what_two_crashes_tear_leaves_a_store() {
+    let options = small(Ordering::TailLocalised);
+    let (whole, _) = run_script(COMMITS, &options, 1, None);
+    let tears = [Survival::Prefix(1), Survival::Torn(1), Survival::Lost];
+    let mut states = 0;
+    for stop in 1..=whole.effects() {
+        let (sim, model) = run_script(COMMITS, &options, 1, Some(stop));
+        for tear in tears {
+            for again in 1.. {
+                let next = sim.crash(&mut |_| tear);
+                next.crash_after(again);
+                let mut known = model.clone();
+                let Err(_) = recover(&next, &options, &mut known, End::Power) else {
+                    break;
+                };
+                assert!(again < 200, "recovery does not end");
+                let last = next.crash(&mut |_| tear);
+                checked("two crashes", (stop, again), || {
+                    check(&last, &options, model.clone(), End::Power);
+                });
+                states += 1;
+            }
+        }
+    }
+    println!("two crashes: {states} states");
+}

@@ -1,0 +1,408 @@
+//! A store on a device that fails, lies, or is full.
+
+use std::path::PathBuf;
+
+use esker_io::{Backend, Ordering};
+use esker_lss::{AppendError, Lsn, OpenError, Options, ReadError, Store, verify};
+use esker_sim::{Dice, Fault, Sim, SimOptions, Survival};
+
+use crate::model::{End, Model, dir, goes_on, recover, small, try_scan};
+use crate::seeds;
+use crate::workload::{Bench, Step};
+
+fn start(seed: u64, options: &Options) -> Bench {
+    let sim = Sim::with(SimOptions::new(seed).alone(true));
+    let store = Store::open(dir(), sim.clone(), options.clone()).expect("opens");
+    let mut model = Model::default();
+    model.recovered(&store, End::Power);
+    Bench {
+        sim,
+        options: options.clone(),
+        model,
+        store,
+        may_fail: true,
+    }
+}
+
+fn drawn_ordering(dice: &mut Dice) -> Ordering {
+    match dice.chance(1, 2) {
+        true => Ordering::Serialised,
+        false => Ordering::TailLocalised,
+    }
+}
+
+/// The next step that does not end the life by itself.
+fn next_step(dice: &mut Dice) -> Step {
+    loop {
+        let step = Step::drawn(dice);
+        if !matches!(step, Step::Close | Step::Drop | Step::Scan) {
+            return step;
+        }
+    }
+}
+
+/// A store that has refused something: either it goes on as if nothing had happened, or it accepts
+/// nothing any more, and still reads what is durable.
+fn refused(bench: &mut Bench) {
+    let payload = bench.model.payload(20);
+    match bench.store.append(&payload) {
+        Ok(lsn) => {
+            bench.model.appended(lsn, payload);
+            bench.store.flush().expect("it is as it was");
+            bench.model.is_durable(bench.model.len());
+            return;
+        }
+        Err(AppendError::Poisoned(_)) => {}
+        Err(other) => panic!("{other:?}"),
+    }
+    for _ in 0..3 {
+        assert!(bench.store.append(b"more").is_err());
+        assert!(bench.store.maintain().is_err());
+        for index in 0..bench.model.len() {
+            let Some(lsn) = bench.model.lsn(index) else {
+                continue;
+            };
+            let waited = bench.store.wait_durable(lsn);
+            let durable = bench.store.durable();
+            assert_eq!(waited.is_ok(), lsn < durable, "{lsn} of {durable}");
+            if waited.is_ok() {
+                // What was on its way may still become durable, each write by itself.
+                bench.model.is_durable(index + 1);
+            }
+            if lsn < durable && lsn >= bench.store.first() {
+                let read = bench.store.read(lsn).expect("it is durable");
+                assert!(
+                    read == bench.model.payload_of(index),
+                    "{lsn} reads otherwise"
+                );
+            }
+        }
+        bench.sim.poll();
+    }
+    bench.model.look(&bench.store);
+}
+
+fn failing(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let options = small(drawn_ordering(&mut dice)).sync_every_bytes(4096 << dice.below(4));
+    let mut bench = start(dice.draw(), &options);
+    let fault = match dice.below(5) {
+        0..2 => Fault::WriteFails,
+        2..4 => Fault::SyncFails,
+        _ => Fault::DirSyncFails,
+    };
+    bench.sim.inject(fault, dice.below(12));
+    for _ in 0..40 {
+        let went = bench.try_step(next_step(&mut dice));
+        bench.model.look(&bench.store);
+        if went.is_none() {
+            refused(&mut bench);
+            break;
+        }
+    }
+    let Bench {
+        sim,
+        mut model,
+        store,
+        ..
+    } = bench;
+    drop(store);
+    // What a failed sync has dropped is seen by reads until the power fails.
+    let mut torn = Dice::new(dice.draw());
+    let next = sim.crash(&mut |_| match torn.below(2) {
+        0 => Survival::Lost,
+        _ => Survival::drawn(&mut torn),
+    });
+    let store = recover(&next, &options, &mut model, End::Power).expect("the machine is up");
+    goes_on(&next, &options, store, &mut model);
+}
+
+#[test]
+fn a_failed_write_or_sync_is_never_made_good() {
+    seeds::run(
+        "faults::a_failed_write_or_sync_is_never_made_good",
+        300,
+        failing,
+    );
+}
+
+/// The records of a store, and the disk that they are on.
+struct Image {
+    sim: Sim,
+    options: Options,
+    records: Vec<(Lsn, Vec<u8>)>,
+}
+
+impl Image {
+    /// The same disk again, to be damaged.
+    fn copy(&self) -> Sim {
+        self.sim.crash(&mut |_| Survival::Kept)
+    }
+
+    /// What opening and reading makes of a damaged disk: the records as they were, or an error that
+    /// names the damage. Nothing else, and no panic. Whether it was noticed.
+    fn judge(&self, sim: &Sim, what: &str) -> bool {
+        let report = match verify(dir(), sim.clone(), |_| {}) {
+            Ok(report) => report,
+            Err(error) => panic!("{what}: {error:?}"),
+        };
+        let noticed = report.damage.is_some();
+        if !noticed {
+            assert_eq!(report.records, self.records.len() as u64, "{what}");
+        }
+        match Store::open(dir(), sim.clone(), self.options.clone()) {
+            Ok(store) => match try_scan(&store) {
+                // A slot's own checksum may be what is damaged: its records are not.
+                Ok(records) => assert!(records == self.records, "{what}: other records"),
+                Err(ReadError::Corrupt(damage)) => {
+                    assert!(noticed, "{what}: verify has missed {damage}");
+                }
+                Err(other) => panic!("{what}: {other:?}"),
+            },
+            Err(OpenError::Corrupt(damage)) => {
+                assert!(noticed, "{what}: verify has missed {damage}");
+            }
+            Err(other) => panic!("{what}: {other:?}"),
+        }
+        noticed
+    }
+}
+
+/// A store of several lives, closed.
+fn closed_image() -> Image {
+    let options = small(Ordering::TailLocalised);
+    let mut bench = start(11, &options);
+    for life in 0..3 {
+        for len in [0, 100, 5000, 300, 20_000, 3000, 3000, 17] {
+            assert!(bench.try_step(Step::Append(len + life)).is_some());
+        }
+        assert!(bench.try_step(Step::Trim(3)).is_some());
+        bench = bench
+            .step(Step::Close)
+            .unwrap_or_else(|_| panic!("nothing fails"));
+    }
+    let records = try_scan(&bench.store).expect("intact");
+    let Bench { sim, store, .. } = bench;
+    store.close().expect("closes");
+    Image {
+        sim,
+        options,
+        records,
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_named_or_harmless() {
+    let image = closed_image();
+    let report = verify(dir(), image.copy(), |_| {}).expect("intact");
+    let (first, end) = (report.first.get(), report.end.get());
+    let segment_bytes = 64 << 10;
+    seeds::run("faults::a_flipped_bit_is_named_or_harmless", 1500, |seed| {
+        let mut dice = Dice::new(seed);
+        let sim = image.copy();
+        let paths = sim.paths();
+        let path: &PathBuf = &paths[dice.index(paths.len())];
+        let len = sim.contents(path).expect("a file").len();
+        let (at, bit) = (
+            dice.below(len as u64),
+            u32::try_from(dice.below(8)).expect("small"),
+        );
+        assert!(sim.flip_bit(path, at, bit));
+        let noticed = image.judge(&sim, &format!("bit {bit} of byte {at} of {path:?}"));
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("text");
+        let is_log = name
+            .strip_suffix(".seg")
+            .and_then(|number| u64::from_str_radix(number, 16).ok())
+            .is_some_and(|number| (first..end).contains(&(number * segment_bytes + at)));
+        assert_eq!(noticed, is_log, "byte {at} of {name}");
+    });
+}
+
+#[test]
+fn what_cannot_be_read_is_an_error() {
+    let image = closed_image();
+    let sim = image.copy();
+    for path in sim.paths() {
+        let sim = image.copy();
+        let len = sim.contents(&path).expect("a file").len() as u64;
+        sim.make_unreadable(&path, 0..len);
+        match Store::open(dir(), sim.clone(), image.options.clone()) {
+            Ok(store) => match try_scan(&store) {
+                Ok(records) => assert!(records == image.records),
+                Err(error) => assert!(matches!(error, ReadError::Io(_)), "{error:?}"),
+            },
+            Err(error) => assert!(matches!(error, OpenError::Io(_)), "{error:?}"),
+        }
+    }
+}
+
+/// A write that was acknowledged and is not there, or somewhere else, below what later slots prove.
+fn lying(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let options = small(drawn_ordering(&mut dice));
+    let mut bench = start(dice.draw(), &options);
+    for _ in 0..dice.below(10) {
+        let len = dice.index(6000);
+        assert!(bench.try_step(Step::AppendDurable(len)).is_some());
+    }
+    let fault = match dice.chance(1, 2) {
+        true => Fault::WriteIsLost,
+        false => Fault::WriteGoesTo {
+            offset: dice.below(100) * 512,
+        },
+    };
+    bench.sim.inject(fault, dice.below(3));
+    for _ in 0..8 {
+        let len = dice.index(3000);
+        assert!(bench.try_step(Step::AppendDurable(len)).is_some());
+    }
+    let records: Vec<_> = (0..bench.model.len())
+        .map(|index| {
+            let lsn = bench.model.lsn(index).expect("acknowledged");
+            (lsn, bench.model.payload_of(index).to_vec())
+        })
+        .collect();
+    let Bench { sim, store, .. } = bench;
+    sim.stop();
+    drop(store);
+    let image = Image {
+        sim,
+        options,
+        records,
+    };
+    let noticed = image.judge(&image.copy(), "a write that is not where it should be");
+    assert!(noticed, "every write of these was of the log");
+}
+
+#[test]
+fn a_lost_or_misdirected_write_is_named() {
+    seeds::run("faults::a_lost_or_misdirected_write_is_named", 300, lying);
+}
+
+const GROWS: &[Step] = &[
+    Step::Append(30_000),
+    Step::Append(30_000),
+    Step::AppendDurable(30_000),
+    Step::Maintain,
+    Step::AppendDurable(30_000),
+    Step::Append(30_000),
+    Step::Maintain,
+    Step::Flush,
+    Step::Append(30_000),
+    Step::Append(30_000),
+    Step::Flush,
+];
+
+#[test]
+fn no_space_at_any_allocation_loses_nothing() {
+    let options = small(Ordering::TailLocalised);
+    let mut refusals = 0;
+    for skipped in 0..12 {
+        let sim = Sim::with(SimOptions::new(skipped).alone(true));
+        sim.inject(Fault::NoSpace, skipped);
+        let store = Store::open(dir(), sim.clone(), options.clone()).expect("opens");
+        let mut model = Model::default();
+        model.recovered(&store, End::Power);
+        let mut bench = Bench {
+            sim,
+            options: options.clone(),
+            model,
+            store,
+            may_fail: true,
+        };
+        for step in GROWS {
+            let before = bench.model.len();
+            assert!(bench.try_step(*step).is_some(), "{step:?} at {skipped}");
+            let appends = matches!(step, Step::Append(_) | Step::AppendDurable(_));
+            if appends && bench.model.len() == before {
+                refusals += 1;
+                bench.store.flush().expect("it is as it was");
+                bench.model.is_durable(before);
+                bench
+                    .model
+                    .check_all(&bench.store, &try_scan(&bench.store).expect("reads"));
+                assert!(bench.try_step(*step).is_some());
+                assert_eq!(bench.model.len(), before + 1, "there is space again");
+            }
+        }
+        let Bench {
+            sim,
+            mut model,
+            store,
+            ..
+        } = bench;
+        store.close().expect("closes");
+        let next = sim.crash(&mut |_| Survival::Lost);
+        let store = recover(&next, &options, &mut model, End::Power).expect("the machine is up");
+        goes_on(&next, &options, store, &mut model);
+    }
+    assert!(refusals > 1, "{refusals} refusals");
+}
+
+#[test]
+fn a_full_disk_can_be_opened_trimmed_and_appended_to_again() {
+    for segments in 2..6_u64 {
+        let options = small(Ordering::TailLocalised).spare_segments(0);
+        let mut bench = start(segments, &options);
+        let superblock = 69_632;
+        bench
+            .sim
+            .set_capacity(Some(superblock + segments * (64 << 10)));
+        let mut appends = 0;
+        loop {
+            let before = bench.model.len();
+            assert!(bench.try_step(Step::Append(10_000)).is_some());
+            if bench.model.len() == before {
+                break;
+            }
+            appends += 1;
+            assert!(appends < 100, "the disk is full");
+        }
+        assert!(bench.try_step(Step::Flush).is_some());
+        let Bench {
+            sim,
+            mut model,
+            store,
+            ..
+        } = bench;
+        sim.stop();
+        drop(store);
+        let next = sim.crash(&mut |_| Survival::Lost);
+        let store = recover(&next, &options, &mut model, End::Power).expect("a full disk opens");
+        model.check_all(&store, &try_scan(&store).expect("reads"));
+        let middle = model.lsn(model.len() - 1).expect("known");
+        model.tries_to_trim(middle);
+        model.has_trimmed(store.trim_before(middle).expect("trims"));
+        goes_on(&next, &options, store, &mut model);
+    }
+}
+
+/// The failure may have been told to one of two syncs in flight, and be of what the other covers.
+#[test]
+fn a_sync_that_succeeds_after_another_has_failed_acknowledges_nothing() {
+    let options = small(Ordering::TailLocalised).sync_every_bytes(4096);
+    let mut failed_first = 0;
+    for seed in 0..20 {
+        let mut bench = start(seed, &options);
+        assert!(bench.try_step(Step::AppendDurable(10)).is_some());
+        assert!(bench.try_step(Step::Append(9000)).is_some());
+        let written = bench.sim.poll();
+        assert_eq!(
+            (written, bench.sim.in_flight()),
+            (1, 1),
+            "a sync has been started"
+        );
+        let lsn = bench.store.append(b"not durable").expect("appends");
+        let durable = bench.store.durable();
+        bench.sim.inject(Fault::SyncFails, 0);
+        if bench.store.wait_durable(lsn).is_err() && bench.sim.in_flight() == 1 {
+            failed_first += 1;
+            assert_eq!(bench.sim.poll(), 1, "the other sync succeeds");
+        }
+        assert_eq!(bench.store.durable(), durable, "seed {seed}");
+    }
+    assert!(failed_first > 0, "the order that is meant has not come up");
+}

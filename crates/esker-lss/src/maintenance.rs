@@ -240,10 +240,12 @@ impl<B: Backend> Core<B> {
         if !all_durable || said {
             return;
         }
-        let Ok(TryReserve::Reserved(reservation)) = self.ring.try_reserve(record::HEADER_BYTES)
-        else {
+        let reservation = match self.ring.try_reserve(record::HEADER_BYTES) {
+            Ok(TryReserve::Reserved(reservation)) => reservation,
+            // It was filled to its last byte, and has now been sealed by this thread.
+            Ok(TryReserve::Sealed(sealed)) => return self.hand_over(sealed, By::Passing),
             // Somebody is appending, or there is no space: either way another slot comes first.
-            return;
+            Ok(TryReserve::Full(_) | TryReserve::Limit { .. }) | Err(_) => return,
         };
         let address = reservation.address();
         if let Some(sealed) = reservation.cancel() {

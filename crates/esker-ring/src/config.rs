@@ -12,6 +12,13 @@ pub(crate) type VoidWriter = Box<dyn Fn(u64, &mut [u8]) + Send + Sync>;
 /// what a fetch-add protocol would add past the end.
 pub(crate) const MAX_CAPACITY_BYTES: usize = 1 << 30;
 
+/// The longest lease, unless it is said otherwise: long enough to make the shared word's part of a
+/// record's cost small, short enough that what is left of it at a seal is little.
+const LEASE_BYTES: usize = 8 << 10;
+
+/// And at least so many of them fill a buffer.
+const LEASES_IN_A_BUFFER: usize = 8;
+
 /// How a ring is built. Comes from [`Ring::builder`].
 #[must_use]
 pub struct RingBuilder {
@@ -19,6 +26,7 @@ pub struct RingBuilder {
     capacity_bytes: usize,
     header_bytes: usize,
     min_reservation_bytes: usize,
+    lease_bytes: Option<usize>,
     alignment: Alignment,
     huge_pages: HugePages,
     start: (BufferSeq, u64),
@@ -31,6 +39,8 @@ pub(crate) struct Shape {
     pub(crate) capacity: u32,
     pub(crate) header: u32,
     pub(crate) min_reservation: u32,
+    /// The longest lease.
+    pub(crate) lease: u32,
     pub(crate) alignment: Alignment,
 }
 
@@ -41,6 +51,7 @@ impl RingBuilder {
             capacity_bytes: 1 << 20,
             header_bytes: 64,
             min_reservation_bytes: 8,
+            lease_bytes: None,
             alignment: Alignment::BLOCK,
             huge_pages: HugePages::Try,
             start: (BufferSeq::new(0), 0),
@@ -73,6 +84,13 @@ impl RingBuilder {
     /// size of the smallest void record it can write.
     pub fn min_reservation_bytes(mut self, bytes: usize) -> Self {
         self.min_reservation_bytes = bytes;
+        self
+    }
+
+    /// How many bytes an [`Appender`](crate::Appender) leases at a time, at most; 0 for no leases.
+    /// By default 8 KiB, but no more than an eighth of a buffer.
+    pub fn lease_bytes(mut self, bytes: usize) -> Self {
+        self.lease_bytes = Some(bytes);
         self
     }
 
@@ -178,11 +196,17 @@ impl RingBuilder {
         if room.is_none_or(|room| room < self.min_reservation_bytes) {
             return Err(no_room);
         }
+        let room = self.capacity_bytes - self.header_bytes;
+        let lease = match self.lease_bytes {
+            Some(bytes) => bytes.min(room),
+            None => LEASE_BYTES.min(room / LEASES_IN_A_BUFFER),
+        };
         let fit = |bytes: usize| u32::try_from(bytes).map_err(|_| too_large.clone());
         Ok(Shape {
             capacity: fit(self.capacity_bytes)?,
             header: fit(self.header_bytes)?,
             min_reservation: fit(self.min_reservation_bytes)?,
+            lease: fit(lease)?,
             alignment: self.alignment,
         })
     }
@@ -195,6 +219,7 @@ impl core::fmt::Debug for RingBuilder {
             .field("capacity_bytes", &self.capacity_bytes)
             .field("header_bytes", &self.header_bytes)
             .field("min_reservation_bytes", &self.min_reservation_bytes)
+            .field("lease_bytes", &self.lease_bytes)
             .field("alignment", &self.alignment)
             .field("huge_pages", &self.huge_pages)
             .field("start", &self.start)

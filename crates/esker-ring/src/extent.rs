@@ -6,6 +6,7 @@
 
 use esker_buf::AlignedBuf;
 
+use crate::reservation::Exit;
 use crate::shared::{Blocked, Shared};
 use crate::slot::Slot;
 use crate::sync::Arc;
@@ -195,7 +196,8 @@ impl Ring {
                 let end = u64::from(header) + u64::from(len);
                 let address = base + u64::from(header);
                 let bytes = shared.at(slot, header);
-                let void = Reservation::new(shared, slot, bytes, len as usize, address);
+                let void =
+                    Reservation::new(shared, slot, bytes, len as usize, address, Exit::Buffer);
                 shared.close(slot, end);
                 match void.cancel() {
                     Some(buffer) => Attempt::Done(ReserveExtent::Sealed {
@@ -224,7 +226,7 @@ impl Ring {
             is_free.then_some(fits).ok_or(0)
         }) else {
             shared.close(slot, end);
-            return match Shared::leave(shared, slot) {
+            return match Shared::leave_as_sealer(shared, slot) {
                 Some(buffer) => Attempt::Done(ReserveExtent::Sealed {
                     buffer,
                     memory: extent.memory,
@@ -243,7 +245,7 @@ impl Ring {
         shared.close_at(to, next, sealed_len, next_base);
         Attempt::Done(ReserveExtent::Reserved {
             reservation,
-            previous: Shared::leave(shared, slot),
+            previous: Shared::leave_as_sealer(shared, slot),
         })
     }
 
@@ -260,7 +262,7 @@ impl Ring {
             // before freeing the slot (E6), and only this thread has a writer in it.
             unsafe { *cell = Some(extent.memory) };
         });
-        Reservation::new(shared, slot, bytes, extent.len, address)
+        Reservation::new(shared, slot, bytes, extent.len, address, Exit::Buffer)
     }
 }
 

@@ -29,6 +29,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Many small records are cheaper through an [`Appender`], which takes room for many of them with
+//! one reservation and then needs no shared memory for each; they are in order for each appender,
+//! not over all of them.
+//!
 //! # What is latch-free and what is not
 //!
 //! No lock is taken to reserve, commit, seal or hand over. Two short sections are waited for all
@@ -44,12 +48,15 @@
 //! *LLAMA: A Cache/Storage Subsystem for Modern Hardware*, PVLDB 6(10), 2013, section 4.1); the
 //! void record over a dropped reservation is its Failed Flush. It departs from the paper in that
 //! sealed buffers are owned values, that opening has conditions and a claim of its own, in waiting
-//! without spinning, and in extents for oversize records. `docs/protocol.md` has the state table,
-//! the ordering edges (named E1 to E7 in the code), and the argument for each invariant (R1 to R8).
+//! without spinning, in leases, and in extents for oversize records. `docs/protocol.md` has the state table,
+//! the ordering edges (named E1 to E7 and
+//! L1 to L3 in the code), and the argument for each invariant (R1 to R8).
 
+mod appender;
 mod config;
 mod error;
 mod extent;
+mod lease;
 mod pin;
 mod reservation;
 mod ring;
@@ -62,6 +69,7 @@ mod sync;
 mod waiters;
 mod word;
 
+pub use appender::Appender;
 pub use config::RingBuilder;
 pub use error::{ExtentError, ExtentRefused, ReserveError, RingConfigError};
 pub use extent::ReserveExtent;

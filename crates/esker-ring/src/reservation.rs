@@ -5,7 +5,8 @@ use core::ops::{Deref, DerefMut};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-use crate::shared::Shared;
+use crate::lease::{Commit, Lease};
+use crate::shared::{Departure, Shared};
 use crate::slot::Slot;
 use crate::sync::Arc;
 use crate::{BufferSeq, SealedBuffer};
@@ -27,6 +28,18 @@ pub struct Reservation<'a> {
     bytes: NonNull<u8>,
     len: usize,
     address: u64,
+    exit: Exit<'a>,
+}
+
+/// What a reservation gives back when it is over.
+#[derive(Clone, Copy)]
+pub(crate) enum Exit<'a> {
+    /// A writer of its own in the buffer.
+    Buffer,
+    /// The active bit of a lease that goes on.
+    Lease(&'a Lease),
+    /// A lease that it fills up, with the lease's writer in the buffer.
+    LeaseToItsEnd(&'a Lease),
 }
 
 // SAFETY: the bytes are the reservation's alone, and what it refers to is shared by design.
@@ -36,7 +49,8 @@ unsafe impl Sync for Reservation<'_> {}
 
 impl<'a> Reservation<'a> {
     /// The `len` bytes at `bytes` lie in `slot`'s memory and are covered by one writer count and
-    /// no other reservation: the caller has just taken both.
+    /// no other reservation: the caller has just taken both, or the count is that of the lease in
+    /// `exit`, in which the caller has just begun the record.
     #[inline]
     pub(crate) fn new(
         shared: &'a Arc<Shared>,
@@ -44,6 +58,7 @@ impl<'a> Reservation<'a> {
         bytes: NonNull<u8>,
         len: usize,
         address: u64,
+        exit: Exit<'a>,
     ) -> Self {
         Self {
             shared,
@@ -51,6 +66,7 @@ impl<'a> Reservation<'a> {
             bytes,
             len,
             address,
+            exit,
         }
     }
 
@@ -76,7 +92,7 @@ impl<'a> Reservation<'a> {
     pub fn commit(self) -> Option<SealedBuffer> {
         let this = ManuallyDrop::new(self);
         this.slot.memory.note_writes(this.bytes, this.len);
-        Shared::leave(this.shared, this.slot)
+        this.leave()
     }
 
     /// Fills the bytes with a void record instead and leaves, as dropping does, but hands over the
@@ -84,10 +100,33 @@ impl<'a> Reservation<'a> {
     #[must_use = "the last one out of a sealed buffer has to flush it"]
     pub fn cancel(self) -> Option<SealedBuffer> {
         let mut this = ManuallyDrop::new(self);
-        let departure = Departure(this.shared, this.slot);
+        let exiting = this.exiting();
         this.fill_void();
-        std::mem::forget(departure);
-        Shared::leave(this.shared, this.slot)
+        std::mem::forget(exiting);
+        this.leave()
+    }
+
+    #[inline]
+    fn leave(&self) -> Option<SealedBuffer> {
+        match self.exit {
+            Exit::Buffer => Shared::leave(self.shared, self.slot),
+            Exit::Lease(lease) => match lease.commit() {
+                Commit::Idle => None,
+                Commit::Close(closing) => Shared::close_lease(self.shared, closing),
+            },
+            Exit::LeaseToItsEnd(lease) => {
+                lease.commit_last();
+                Shared::leave(self.shared, self.slot)
+            }
+        }
+    }
+
+    fn exiting(&self) -> Exiting<'a> {
+        Exiting {
+            shared: self.shared,
+            slot: self.slot,
+            exit: self.exit,
+        }
     }
 
     fn fill_void(&mut self) {
@@ -97,18 +136,33 @@ impl<'a> Reservation<'a> {
     }
 }
 
-/// Leaves when it is dropped: a void writer that panics must not wedge the buffer.
-struct Departure<'a>(&'a Arc<Shared>, &'a Slot);
+/// Leaves for a reservation that is dropped: a void writer that panics must not wedge the buffer.
+struct Exiting<'a> {
+    shared: &'a Shared,
+    slot: &'a Slot,
+    exit: Exit<'a>,
+}
 
-impl Drop for Departure<'_> {
+impl Drop for Exiting<'_> {
     fn drop(&mut self) {
-        self.0.leave_to_ring(self.1);
+        let departure = match self.exit {
+            Exit::Buffer => Departure(self.shared, self.slot),
+            Exit::Lease(lease) => match lease.commit() {
+                Commit::Idle => return,
+                Commit::Close(closing) => self.shared.void_rest(closing),
+            },
+            Exit::LeaseToItsEnd(lease) => {
+                lease.commit_last();
+                Departure(self.shared, self.slot)
+            }
+        };
+        departure.leave_to_ring();
     }
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        let _departure = Departure(self.shared, self.slot);
+        let _exiting = self.exiting();
         self.fill_void();
     }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::reservation::Exit;
 use crate::shared::{Blocked, Shared};
 use crate::slot::Slot;
 use crate::sync::Arc;
@@ -51,6 +52,22 @@ pub enum Reserve<'a> {
     },
 }
 
+/// What an attempt to take bytes of the open buffer came to.
+pub(crate) enum Take<'a> {
+    /// `len` bytes at `offset`, and a writer.
+    Taken {
+        slot: &'a Slot,
+        base: u64,
+        offset: u32,
+        len: u32,
+    },
+    Sealed(SealedBuffer),
+    Full(Wait),
+    Limit {
+        needed: u64,
+    },
+}
+
 impl Ring {
     /// A ring to be configured.
     pub fn builder() -> RingBuilder {
@@ -79,78 +96,104 @@ impl Ring {
     #[inline]
     pub fn try_reserve(&self, len: usize) -> Result<TryReserve<'_>, ReserveError> {
         let len = self.check_len(len)?;
+        Ok(match self.take(len, 1)? {
+            Take::Taken {
+                slot,
+                base,
+                offset,
+                len,
+            } => TryReserve::Reserved(self.reserved(slot, base, offset, len)),
+            Take::Sealed(buffer) => TryReserve::Sealed(buffer),
+            Take::Full(wait) => TryReserve::Full(wait),
+            Take::Limit { needed } => TryReserve::Limit { needed },
+        })
+    }
+
+    /// Takes `len` bytes and a writer, up to `most` times as many bytes if there is room.
+    #[inline]
+    pub(crate) fn take(&self, len: u32, most: u32) -> Result<Take<'_>, ReserveError> {
         let shared = &self.shared;
         let slot = shared.slot(shared.newest());
-        #[cfg(esker_canary = "stale-identity")]
-        let before = slot.tenancy.base();
-        match slot.word.reserve(len, shared.shape.capacity) {
-            #[cfg(esker_canary = "stale-identity")]
-            word::Reserve::Taken { offset } => Ok(TryReserve::Reserved(Reservation::new(
-                shared,
+        let stale = cfg!(esker_canary = "stale-identity").then(|| slot.tenancy.base());
+        match slot.word.reserve(len, most, shared.shape.capacity) {
+            word::Reserve::Taken { offset, len } => Ok(Take::Taken {
                 slot,
-                shared.at(slot, offset),
-                len as usize,
-                before + u64::from(offset),
-            ))),
-            #[cfg(not(esker_canary = "stale-identity"))]
-            word::Reserve::Taken { offset } => {
-                Ok(TryReserve::Reserved(self.reserved(slot, offset, len)))
-            }
-            outcome => self.try_reserve_slowly(slot, outcome, len),
+                // Identity after the won read-modify-write, never from before it: the slot may have
+                // gone through whole tenancies since it was looked up (R5). The writer count now
+                // holds it.
+                base: stale.unwrap_or_else(|| slot.tenancy.base()),
+                offset,
+                len,
+            }),
+            outcome => self.take_slowly(slot, outcome, len, most),
         }
     }
 
+    /// The reservation of what was taken, with the writer count that came with it.
     #[inline]
-    fn reserved<'a>(&'a self, slot: &'a Slot, offset: u32, len: u32) -> Reservation<'a> {
-        // Identity after the won read-modify-write, never from before it: the slot may have gone
-        // through whole tenancies since it was looked up (R5). The writer count now holds it.
-        let address = slot.tenancy.base() + u64::from(offset);
+    fn reserved<'a>(&'a self, slot: &'a Slot, base: u64, offset: u32, len: u32) -> Reservation<'a> {
+        let address = base + u64::from(offset);
         let bytes = self.shared.at(slot, offset);
-        Reservation::new(&self.shared, slot, bytes, len as usize, address)
+        Reservation::new(
+            &self.shared,
+            slot,
+            bytes,
+            len as usize,
+            address,
+            Exit::Buffer,
+        )
     }
 
     #[cold]
-    fn try_reserve_slowly<'a>(
+    fn take_slowly<'a>(
         &'a self,
         mut slot: &'a Slot,
         mut outcome: word::Reserve,
         len: u32,
-    ) -> Result<TryReserve<'a>, ReserveError> {
+        most: u32,
+    ) -> Result<Take<'a>, ReserveError> {
         let shared = &self.shared;
         loop {
             match outcome {
-                word::Reserve::Taken { offset } => {
-                    return Ok(TryReserve::Reserved(self.reserved(slot, offset, len)));
+                word::Reserve::Taken { offset, len } => {
+                    // Identity: as in `take` (R5).
+                    let base = slot.tenancy.base();
+                    return Ok(Take::Taken {
+                        slot,
+                        base,
+                        offset,
+                        len,
+                    });
                 }
                 word::Reserve::Crossed { end } => {
                     shared.close(slot, u64::from(end));
-                    if let Some(buffer) = Shared::leave(shared, slot) {
-                        return Ok(TryReserve::Sealed(buffer));
+                    if let Some(buffer) = Shared::leave_as_sealer(shared, slot) {
+                        return Ok(Take::Sealed(buffer));
                     }
                 }
                 word::Reserve::Sealed => {
                     if let Some(buffer) = Shared::take_orphan(shared) {
-                        return Ok(TryReserve::Sealed(buffer));
+                        return Ok(Take::Sealed(buffer));
                     }
                     let newest = shared.newest();
                     // The slot that was sealed may be an old one; look at the newest first.
                     if std::ptr::eq(slot, shared.slot(newest)) {
                         match shared.blocked(newest) {
                             Blocked::Again => {}
-                            Blocked::Full(wait) => return Ok(TryReserve::Full(wait)),
-                            Blocked::Limit { needed } => return Ok(TryReserve::Limit { needed }),
+                            Blocked::Full(wait) => return Ok(Take::Full(wait)),
+                            Blocked::Limit { needed } => return Ok(Take::Limit { needed }),
                         }
                     }
                 }
                 word::Reserve::Crowded => return Err(ReserveError::TooManyWriters),
             }
             slot = shared.slot(shared.newest());
-            outcome = slot.word.reserve(len, shared.shape.capacity);
+            outcome = slot.word.reserve(len, most, shared.shape.capacity);
         }
     }
 
     #[inline]
-    fn check_len(&self, len: usize) -> Result<u32, ReserveError> {
+    pub(crate) fn check_len(&self, len: usize) -> Result<u32, ReserveError> {
         let shape = &self.shared.shape;
         let max = shape.capacity - shape.header;
         match u32::try_from(len) {
@@ -170,12 +213,18 @@ impl Ring {
     /// As [`try_reserve`](Self::try_reserve).
     #[inline]
     pub fn reserve(&self, len: usize) -> Result<Reserve<'_>, ReserveError> {
+        let len = self.check_len(len)?;
         loop {
-            match self.try_reserve(len)? {
-                TryReserve::Reserved(reservation) => return Ok(Reserve::Reserved(reservation)),
-                TryReserve::Sealed(buffer) => return Ok(Reserve::Sealed(buffer)),
-                TryReserve::Limit { needed } => return Ok(Reserve::Limit { needed }),
-                TryReserve::Full(wait) => {
+            match self.take(len, 1)? {
+                Take::Taken {
+                    slot,
+                    base,
+                    offset,
+                    len,
+                } => return Ok(Reserve::Reserved(self.reserved(slot, base, offset, len))),
+                Take::Sealed(buffer) => return Ok(Reserve::Sealed(buffer)),
+                Take::Limit { needed } => return Ok(Reserve::Limit { needed }),
+                Take::Full(wait) => {
                     self.wait(&wait, None);
                 }
             }

@@ -3,6 +3,7 @@
 //!
 //! The public operations are thin compositions of these; `docs/protocol.md` has the argument.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
 use crossbeam_utils::CachePadded;
@@ -10,6 +11,7 @@ use esker_buf::AlignedBuf;
 
 use crate::SealedBuffer;
 use crate::config::{Shape, VoidWriter};
+use crate::lease::{Closing, Leases};
 use crate::slot::Slot;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, ContendedU64, Mutex, Ordering, fence};
 use crate::waiters::{Until, Wait, Waiters};
@@ -23,6 +25,7 @@ pub(crate) struct Shared {
     /// The address that no buffer may reach past. Written by `raise_limit`; read by openers.
     limit: CachePadded<AtomicU64>,
     waiters: CachePadded<Waiters>,
+    pub(crate) leases: Leases,
     orphans: Orphans,
     slots: Box<[Slot]>,
     /// What is taken off a sequence number before it is reduced to a slot. With it the buffer
@@ -105,6 +108,7 @@ impl Shared {
             opening: CachePadded::new(ContendedU64::new(before)),
             limit: CachePadded::new(AtomicU64::new(limit)),
             waiters: CachePadded::new(Waiters::new()),
+            leases: Leases::new(),
             orphans: Orphans {
                 count: AtomicUsize::new(0),
                 seqs: Mutex::new(Vec::with_capacity(buffers)),
@@ -218,7 +222,9 @@ impl Shared {
         // The claim. Release: passes on that `seq` is closed (E4). Acquire: not needed for what
         // was read above, whose own Acquires did it; it keeps claims a chain, so that one seen
         // implies all before it (E5).
-        if self
+        if cfg!(esker_canary = "claim-by-store") {
+            self.opening.store(next, Ordering::Release);
+        } else if self
             .opening
             .compare_exchange(seq, next, Ordering::AcqRel, Ordering::Relaxed)
             .is_err()
@@ -226,9 +232,14 @@ impl Shared {
             return Opening::Moved;
         }
         // From here to `wake_all` others wait for this thread.
+        if cfg!(esker_canary = "wake-before-open") {
+            self.waiters.wake_all();
+        }
         to.tenancy.begin(next, base);
         to.word.open(self.shape.header);
-        self.waiters.wake_all();
+        if !cfg!(esker_canary = "wake-before-open") {
+            self.waiters.wake_all();
+        }
         Opening::Opened
     }
 
@@ -290,11 +301,75 @@ impl Shared {
     pub(crate) fn leave(shared: &Arc<Self>, slot: &Slot) -> Option<SealedBuffer> {
         match slot.word.leave() {
             Leave::Left => None,
-            Leave::LastOut => Some(SealedBuffer::take_over(
-                Arc::clone(shared),
-                slot.tenancy.seq(),
-            )),
+            Leave::LastOut => Self::take_over(shared, slot),
         }
+    }
+
+    /// What a sealer does last, with the tenancy closed: revokes the leases in it and leaves.
+    pub(crate) fn leave_as_sealer(shared: &Arc<Self>, slot: &Slot) -> Option<SealedBuffer> {
+        let seq = slot.tenancy.seq();
+        let departure = Departure(shared, slot);
+        if !cfg!(esker_canary = "lease-survives-seal") {
+            let mut panicked = None;
+            shared.leases.revoke(seq, |closing| {
+                // Each lease is closed, whatever the void writer does with one of them.
+                let close = AssertUnwindSafe(|| shared.void_rest(closing).leave_to_ring());
+                panicked = panicked.take().or(catch_unwind(close).err());
+                true
+            });
+            if let Some(panic) = panicked {
+                resume_unwind(panic);
+            }
+        }
+        std::mem::forget(departure);
+        Self::leave(shared, slot)
+    }
+
+    /// Revokes the leases in the open buffer. If one of them was the last out of it, because it has
+    /// been sealed meanwhile, the buffer is the caller's.
+    pub(crate) fn revoke_leases(shared: &Arc<Self>) -> Option<SealedBuffer> {
+        let mut sealed = None;
+        shared.leases.revoke(shared.newest(), |closing| {
+            sealed = Self::close_lease(shared, closing);
+            sealed.is_none()
+        });
+        sealed
+    }
+
+    /// The last one out takes its buffer.
+    #[cold]
+    fn take_over(shared: &Arc<Self>, slot: &Slot) -> Option<SealedBuffer> {
+        Some(SealedBuffer::take_over(
+            Arc::clone(shared),
+            slot.tenancy.seq(),
+        ))
+    }
+
+    /// Closes a lease that is the caller's to close: voids what is left and leaves.
+    #[cold]
+    pub(crate) fn close_lease(shared: &Arc<Self>, closing: Closing) -> Option<SealedBuffer> {
+        let departure = shared.void_rest(closing);
+        let slot = departure.1;
+        std::mem::forget(departure);
+        Self::leave(shared, slot)
+    }
+
+    /// Voids what is left of a lease; what comes back leaves for it.
+    pub(crate) fn void_rest(&self, closing: Closing) -> Departure<'_> {
+        let Closing { seq, used, end } = closing;
+        // The lease's writer count holds the tenancy in its slot until the departure.
+        let slot = self.slot(seq);
+        let departure = Departure(self, slot);
+        if used < end && !cfg!(esker_canary = "lease-rest-not-void") {
+            let (bytes, len) = (self.at(slot, used), (end - used) as usize);
+            slot.memory.note_writes(bytes, len);
+            // SAFETY: the bytes are initialised and live as long as the ring. They are the lease's
+            // (R1), none of its records reaches past `used`, and the caller alone closes it.
+            let rest = unsafe { core::slice::from_raw_parts_mut(bytes.as_ptr(), len) };
+            let void = &self.void;
+            void(slot.tenancy.base() + u64::from(used), rest);
+        }
+        departure
     }
 
     /// Gives back a writer of `slot` where nobody can take the buffer: it waits in the ring.
@@ -394,6 +469,20 @@ impl Shared {
             (true, false) => self.padded_end(base, offset).unwrap_or(base),
         };
         Some(Position { seq, base, tail })
+    }
+}
+
+/// Leaves when it is dropped: a void writer that panics must not wedge the buffer.
+pub(crate) struct Departure<'a>(pub(crate) &'a Shared, pub(crate) &'a Slot);
+
+impl Departure<'_> {
+    /// Leaves where nobody can take the buffer.
+    pub(crate) fn leave_to_ring(self) {}
+}
+
+impl Drop for Departure<'_> {
+    fn drop(&mut self) {
+        self.0.leave_to_ring(self.1);
     }
 }
 

@@ -144,31 +144,37 @@ impl Tenancy {
         self.freed.store(seq, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn base(&self) -> u64 {
         // Acquire: see `begin`. Under a writer count Relaxed would do; it is free on x86.
         self.base.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn seq(&self) -> u64 {
         // Acquire: see `begin`.
         self.seq.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn end(&self) -> u64 {
         // Relaxed: E1 or E3 came before.
         self.end.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(crate) fn next_base(&self) -> u64 {
         // Acquire: see `close`.
         self.next_base.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn is_closed(&self, seq: u64) -> bool {
         // Acquire: pairs with the Release in `close` (E1).
         self.closed.load(Ordering::Acquire) == seq
     }
 
+    #[inline]
     pub(crate) fn is_free_for(&self, seq: u64) -> bool {
         // Acquire: pairs with the Release in `free_for` (E6).
         self.freed.load(Ordering::Acquire) == seq

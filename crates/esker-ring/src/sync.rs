@@ -110,6 +110,10 @@ mod imp {
             self.scheduled().fetch_sub(value, order)
         }
 
+        pub(crate) fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
+            self.scheduled().fetch_or(value, order)
+        }
+
         pub(crate) fn compare_exchange(
             &self,
             current: u64,

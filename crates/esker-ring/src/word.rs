@@ -48,9 +48,10 @@ pub(crate) struct Snapshot(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 enum ReserveStep {
-    /// It fits: the offset it gets, and the word after.
+    /// It fits: the offset it gets, how many bytes, and the word after.
     Take {
         offset: u32,
+        len: u32,
         next: Snapshot,
     },
     /// It does not fit: this caller would seal at `end`.
@@ -86,32 +87,43 @@ impl Snapshot {
         self.0 & FLUSHING != 0
     }
 
+    #[inline]
     fn at_offset(self, offset: u32) -> Self {
         Self(self.0 & !OFFSET_MASK | u64::from(offset) << OFFSET_SHIFT)
     }
 
+    #[inline]
     fn with_writer(self) -> Self {
         Self(self.0 + ONE_WRITER)
     }
 
+    #[inline]
     fn sealed(self) -> Self {
         Self(self.0 | SEALED)
     }
 
+    /// Up to `most` times `len` bytes, and at least once.
     #[inline]
-    fn reserve(self, len: u32, capacity: u32) -> ReserveStep {
+    fn reserve(self, len: u32, most: u32, capacity: u32) -> ReserveStep {
         if self.is_sealed() {
             return ReserveStep::Sealed;
         }
         let offset = self.offset();
         // `offset <= capacity` always, so this is the whole of rule 2: an exact fill takes, and
         // whoever comes after it crosses.
-        if len <= capacity - offset {
+        let room = capacity - offset;
+        if len <= room {
             if self.writers() >= MAX_WRITERS {
                 return ReserveStep::Crowded;
             }
+            let len = if most > 1 {
+                len * most.min(room / len)
+            } else {
+                len
+            };
             ReserveStep::Take {
                 offset,
+                len,
                 next: self.at_offset(offset + len).with_writer(),
             }
         } else {
@@ -123,6 +135,7 @@ impl Snapshot {
     }
 
     /// Sealed, no writers, nobody has claimed the flush: the only state that may be claimed.
+    #[inline]
     fn is_claimable(self) -> bool {
         self.is_sealed() && !self.is_flushing() && self.writers() == 0
     }
@@ -144,7 +157,7 @@ impl core::fmt::Debug for Snapshot {
 #[must_use]
 pub(crate) enum Reserve {
     /// Took `len` bytes at `offset` and one writer.
-    Taken { offset: u32 },
+    Taken { offset: u32, len: u32 },
     /// Sealed the buffer at `end` and took one writer: the caller must close it.
     Crossed { end: u32 },
     /// Nothing: the buffer is sealed.
@@ -226,28 +239,35 @@ impl StateWord {
     }
 
     /// A look that orders everything after it behind the transitions it shows.
+    #[inline]
     pub(crate) fn load(&self) -> Snapshot {
         // Acquire: a tenancy seen here has its base, sequence number and predecessor visible (E2),
         // a sealed and claimed one its `closed` (E1).
         Snapshot(self.bits.load(Ordering::Acquire))
     }
 
-    /// Takes `len` bytes and a writer, or seals.
+    /// Takes `len` bytes, as many times as there is room for but at most `most` times, and one
+    /// writer; or seals.
     #[inline]
-    pub(crate) fn reserve(&self, len: u32, capacity: u32) -> Reserve {
+    pub(crate) fn reserve(&self, len: u32, most: u32, capacity: u32) -> Reserve {
         // Relaxed: only an argument of the compare-and-swap below; a refusal is checked again by
         // the caller against the ring's own variables.
         let mut seen = Snapshot(self.bits.load(Ordering::Relaxed));
         loop {
-            let (next, outcome) = match seen.reserve(len, capacity) {
-                ReserveStep::Take { offset, next } => (next, Reserve::Taken { offset }),
+            let (next, outcome) = match seen.reserve(len, most, capacity) {
+                ReserveStep::Take { offset, len, next } => (next, Reserve::Taken { offset, len }),
                 ReserveStep::Cross { end, next } => (next, Reserve::Crossed { end }),
                 ReserveStep::Sealed => return Reserve::Sealed,
                 ReserveStep::Crowded => return Reserve::Crowded,
             };
             // Acquire: pairs with the opener's Release (E2): base, sequence number and the end of
             // the previous flusher's accesses are visible. A reservation publishes nothing.
-            match self.exchange(seen, next, Ordering::Acquire) {
+            let ordering = if cfg!(esker_canary = "reserve-relaxed") {
+                Ordering::Relaxed
+            } else {
+                Ordering::Acquire
+            };
+            match self.exchange(seen, next, ordering) {
                 Ok(()) => return outcome,
                 Err(current) => seen = current,
             }

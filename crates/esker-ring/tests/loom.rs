@@ -49,6 +49,16 @@ models! {
     raising_the_limit_races_recycling: 5,
     a_pin_races_a_writer_and_a_seal: 3,
     the_tail_covers_what_was_reserved: 2,
+    a_lease_meets_a_seal: 3,
+    two_leases_and_a_seal: 2,
+    crossing_revokes_an_idle_lease: 2,
+    dropping_an_appender_races_a_seal: 2,
+    two_revokers_close_a_lease_once: 2,
+    a_pin_sees_the_records_of_a_revoked_lease: 4,
+    a_leased_record_is_dropped: 2,
+    an_extent_revokes_a_lease: 2,
+    a_lease_of_a_past_tenancy_is_not_used: 1,
+    a_full_ring_wakes_its_appender: 3,
 }
 
 /// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says

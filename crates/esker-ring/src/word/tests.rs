@@ -27,11 +27,17 @@ fn parts(word: &StateWord) -> (u32, u32, bool, bool) {
 #[test]
 fn an_exact_fill_takes_and_the_next_arrival_crosses() {
     let word = word(40, 0, 0);
-    assert_eq!(word.reserve(24, 64), Reserve::Taken { offset: 40 });
+    assert_eq!(
+        word.reserve(24, 1, 64),
+        Reserve::Taken {
+            offset: 40,
+            len: 24
+        }
+    );
     assert_eq!(parts(&word), (64, 1, false, false));
-    assert_eq!(word.reserve(1, 64), Reserve::Crossed { end: 64 });
+    assert_eq!(word.reserve(1, 1, 64), Reserve::Crossed { end: 64 });
     assert_eq!(parts(&word), (64, 2, false, true));
-    assert_eq!(word.reserve(1, 64), Reserve::Sealed);
+    assert_eq!(word.reserve(1, 1, 64), Reserve::Sealed);
 }
 
 #[test]
@@ -100,7 +106,7 @@ fn opening_keeps_a_transient_count() {
 #[test]
 fn the_count_leaves_room_for_the_sealer() {
     let full = word(16, MAX_WRITERS, 0);
-    assert_eq!(full.reserve(8, 64), Reserve::Crowded);
+    assert_eq!(full.reserve(8, 1, 64), Reserve::Crowded);
     assert_eq!(full.seal(HEADER), Seal::Sealed { end: 16 });
     assert_eq!(parts(&full), (16, MAX_WRITERS + 1, false, true));
 }
@@ -137,9 +143,9 @@ proptest! {
         let (mut end, mut inside, mut sealed, mut claimed) = (HEADER, 0u32, false, 0);
         for step in steps {
             match step {
-                Step::Reserve(len) => match word.reserve(len, CAPACITY) {
-                    Reserve::Taken { offset } => {
-                        prop_assert!(!sealed && offset == end);
+                Step::Reserve(len) => match word.reserve(len, 1, CAPACITY) {
+                    Reserve::Taken { offset, len: taken } => {
+                        prop_assert!(!sealed && offset == end && taken == len);
                         end += len;
                         inside += 1;
                         prop_assert!(end <= CAPACITY);

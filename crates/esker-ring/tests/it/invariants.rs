@@ -6,7 +6,7 @@ use std::thread;
 
 use esker_ring::{BufferSeq, PinCommitted, ReserveError, Ring, Seal, SealedBuffer, TryReserve};
 
-use crate::support::{HEADER, RECORD_HEAD, Sink, append, append_extent, drain, fill, small};
+use crate::support::{HEADER, Lcg, RECORD_HEAD, Sink, append, append_extent, drain, fill, small};
 
 const FIRST: u64 = 7;
 const BASE: u64 = 1 << 20;
@@ -25,19 +25,6 @@ fn sealed(seal: Seal) -> SealedBuffer {
             ..
         } => buffer,
         other => panic!("not the last one out: {other:?}"),
-    }
-}
-
-/// A small generator, so that a failure is replayed by its seed alone.
-struct Lcg(u64);
-
-impl Lcg {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
     }
 }
 

@@ -1,6 +1,7 @@
 //! The ring on real threads: its invariants R1 to R8 by name, its outcomes, its waiting.
 
 mod invariants;
+mod leases;
 mod outcomes;
 mod protocol_doc;
 #[path = "../scenarios/mod.rs"]

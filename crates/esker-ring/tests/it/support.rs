@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use esker_buf::{AlignedBuf, Alignment, HugePages};
-use esker_ring::{BufferSeq, Reserve, ReserveExtent, Ring, RingBuilder, SealedBuffer};
+use esker_ring::{Appender, BufferSeq, Reserve, ReserveExtent, Ring, RingBuilder, SealedBuffer};
 
 pub(crate) const HEADER: usize = 64;
 /// Length, thread, counter.
@@ -132,6 +132,30 @@ pub(crate) fn append(ring: &Ring, sink: &Sink, thread: u32, counter: u64, len: u
     }
 }
 
+/// The same, through an appender.
+pub(crate) fn append_leased(
+    appender: &mut Appender,
+    sink: &Sink,
+    thread: u32,
+    counter: u64,
+    len: usize,
+) -> u64 {
+    loop {
+        match appender.reserve(len).expect("a length that fits") {
+            Reserve::Reserved(mut record) => {
+                fill(&mut record, thread, counter);
+                let address = record.address();
+                if let Some(buffer) = record.commit() {
+                    sink.take(buffer);
+                }
+                return address;
+            }
+            Reserve::Sealed(buffer) => sink.take(buffer),
+            Reserve::Limit { needed } => panic!("no limit, and {needed} is past it"),
+        }
+    }
+}
+
 /// Appends one record as an extent, blocking, and returns its address.
 pub(crate) fn append_extent(
     ring: &Ring,
@@ -200,5 +224,18 @@ pub(crate) fn drain(ring: &Ring, sink: &Sink) {
     }
     while let Some(buffer) = ring.take_orphan() {
         sink.take(buffer);
+    }
+}
+
+/// A small generator, so that a failure is replayed by its seed alone.
+pub(crate) struct Lcg(pub(crate) u64);
+
+impl Lcg {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use esker_buf::{AlignedBuf, Alignment, HugePages};
 use esker_ring::{
-    BufferSeq, PinCommitted, Reserve, ReserveExtent, Ring, Seal, SealedBuffer, TryReserve,
+    Appender, BufferSeq, PinCommitted, Reserve, ReserveExtent, Ring, Seal, SealedBuffer, TryReserve,
 };
 
 #[cfg(esker_loom)]
@@ -20,6 +20,8 @@ use std::thread;
 const HEADER: usize = 8;
 const RECORD: usize = 8;
 const BASE: u64 = 1024;
+/// What fills a void record.
+const VOID: u8 = 0xFF;
 
 /// Every scenario, by name.
 pub(crate) const ALL: &[(&str, fn())] = &[
@@ -77,6 +79,34 @@ pub(crate) const ALL: &[(&str, fn())] = &[
         "the_tail_covers_what_was_reserved",
         the_tail_covers_what_was_reserved,
     ),
+    ("a_lease_meets_a_seal", a_lease_meets_a_seal),
+    ("two_leases_and_a_seal", two_leases_and_a_seal),
+    (
+        "crossing_revokes_an_idle_lease",
+        crossing_revokes_an_idle_lease,
+    ),
+    (
+        "dropping_an_appender_races_a_seal",
+        dropping_an_appender_races_a_seal,
+    ),
+    (
+        "two_revokers_close_a_lease_once",
+        two_revokers_close_a_lease_once,
+    ),
+    (
+        "a_pin_sees_the_records_of_a_revoked_lease",
+        a_pin_sees_the_records_of_a_revoked_lease,
+    ),
+    ("a_leased_record_is_dropped", a_leased_record_is_dropped),
+    ("an_extent_revokes_a_lease", an_extent_revokes_a_lease),
+    (
+        "a_lease_of_a_past_tenancy_is_not_used",
+        a_lease_of_a_past_tenancy_is_not_used,
+    ),
+    (
+        "a_full_ring_wakes_its_appender",
+        a_full_ring_wakes_its_appender,
+    ),
 ];
 
 /// What was handed over, by sequence number.
@@ -111,7 +141,8 @@ impl Sink {
     }
 
     /// Checks that the log has no gap, and that it holds each of `marks` once, where `addresses`
-    /// say; a mark fills its record, and 0 is a void.
+    /// say; a mark fills its record. What was reserved and neither written nor voided is zero, or
+    /// left from an earlier tenancy.
     fn check(&self, written: &[(u64, u8)]) {
         let kept = self.0.lock().expect("no panic");
         let mut expected = BASE;
@@ -122,7 +153,8 @@ impl Sink {
             expected = buffer.next_base;
             for (at, record) in buffer.records.chunks(RECORD).enumerate() {
                 assert!(record.iter().all(|&byte| byte == record[0]));
-                if record[0] != 0 {
+                assert_ne!(record[0], 0, "neither written nor voided");
+                if record[0] != VOID {
                     let address = buffer.base + (HEADER + at * RECORD) as u64;
                     found.insert(address, record[0]);
                 }
@@ -135,6 +167,11 @@ impl Sink {
 
 /// A ring whose buffers hold `records` records each.
 fn ring(buffers: usize, records: usize, limit: u64) -> Ring {
+    leasing(buffers, records, limit, 0)
+}
+
+/// The same, with leases of up to `leased` records.
+fn leasing(buffers: usize, records: usize, limit: u64, leased: usize) -> Ring {
     Ring::builder()
         .buffers(buffers)
         .capacity_bytes(HEADER + records * RECORD)
@@ -144,6 +181,8 @@ fn ring(buffers: usize, records: usize, limit: u64) -> Ring {
         .huge_pages(HugePages::Never)
         .start(BufferSeq::new(0), BASE)
         .limit(limit)
+        .lease_bytes(leased * RECORD)
+        .void(|_, bytes| bytes.fill(VOID))
         .build()
         .expect("a ring")
 }
@@ -161,6 +200,23 @@ fn append(ring: &Ring, sink: &Sink, mark: u8) -> (u64, u8) {
             }
             Reserve::Sealed(buffer) => sink.take(buffer),
             Reserve::Limit { needed } => ring.raise_limit(needed),
+        }
+    }
+}
+
+fn append_leased(appender: &mut Appender, sink: &Sink, mark: u8) -> (u64, u8) {
+    loop {
+        match appender.reserve(RECORD).expect("it fits") {
+            Reserve::Reserved(mut record) => {
+                record.fill(mark);
+                let address = record.address();
+                if let Some(buffer) = record.commit() {
+                    sink.take(buffer);
+                }
+                return (address, mark);
+            }
+            Reserve::Sealed(buffer) => sink.take(buffer),
+            Reserve::Limit { needed } => panic!("no limit, and {needed} is past it"),
         }
     }
 }
@@ -532,5 +588,173 @@ pub(crate) fn the_tail_covers_what_was_reserved() {
     assert!(before <= after && three.0 + RECORD as u64 <= after);
     let mut written = vec![three];
     written.extend(join(other));
+    finish(&ring, &sink, &written);
+}
+
+/// Leases: a seal meets an appender at its lease's installation and at its records.
+pub(crate) fn a_lease_meets_a_seal() {
+    let (ring, sink) = (leasing(2, 4, u64::MAX, 3), Sink::new());
+    let writer = spawn(&ring, &sink, |ring, sink| {
+        let mut appender = ring.appender();
+        let written = [1, 2].map(|mark| append_leased(&mut appender, sink, mark));
+        (written, appender)
+    });
+    seal(&ring, &sink);
+    // The appender is idle from here on, and its lease must not keep anything back.
+    let (written, appender) = join(writer);
+    finish(&ring, &sink, &written);
+    drop(appender);
+}
+
+/// Leases: two in one buffer, which is sealed meanwhile.
+pub(crate) fn two_leases_and_a_seal() {
+    let (ring, sink) = (leasing(2, 4, u64::MAX, 2), Sink::new());
+    let writers = [1, 2].map(|mark| {
+        spawn(&ring, &sink, move |ring, sink| {
+            let mut appender = ring.appender();
+            (append_leased(&mut appender, sink, mark), appender)
+        })
+    });
+    seal(&ring, &sink);
+    let (written, appenders): (Vec<_>, Vec<_>) = writers.map(join).into_iter().unzip();
+    finish(&ring, &sink, &written);
+    drop(appenders);
+}
+
+/// Leases: whoever crosses closes the idle ones, and their owners go on elsewhere.
+pub(crate) fn crossing_revokes_an_idle_lease() {
+    let (ring, sink) = (leasing(2, 3, u64::MAX, 2), Sink::new());
+    let mut appender = ring.appender();
+    let one = append_leased(&mut appender, &sink, 1);
+    let other = spawn(&ring, &sink, |ring, sink| {
+        [2, 3].map(|mark| append(ring, sink, mark))
+    });
+    let four = append_leased(&mut appender, &sink, 4);
+    let mut written = vec![one, four];
+    written.extend(join(other));
+    finish(&ring, &sink, &written);
+}
+
+/// Leases: the owner gives its lease up while it is revoked, by being dropped.
+pub(crate) fn dropping_an_appender_races_a_seal() {
+    let (ring, sink) = (leasing(2, 3, u64::MAX, 3), Sink::new());
+    let mut appender = ring.appender();
+    let one = append_leased(&mut appender, &sink, 1);
+    let sealer = spawn(&ring, &sink, seal);
+    drop(appender);
+    // The entry of the registry goes to the next appender at once.
+    let mut next = ring.appender();
+    let two = append_leased(&mut next, &sink, 2);
+    join(sealer);
+    finish(&ring, &sink, &[one, two]);
+}
+
+/// Leases: a seal and a reader revoke the same one, and its owner uses it.
+pub(crate) fn two_revokers_close_a_lease_once() {
+    let (ring, sink) = (leasing(2, 3, u64::MAX, 3), Sink::new());
+    let mut appender = ring.appender();
+    let one = append_leased(&mut appender, &sink, 1);
+    let sealer = spawn(&ring, &sink, seal);
+    let reader = spawn(&ring, &sink, |ring, sink| {
+        if let Some(buffer) = ring.revoke_leases() {
+            sink.take(buffer);
+        }
+    });
+    let two = append_leased(&mut appender, &sink, 2);
+    join(sealer);
+    join(reader);
+    finish(&ring, &sink, &[one, two]);
+}
+
+/// Leases: after a revocation a pin shows what was committed under the lease, and nothing else is
+/// written there.
+pub(crate) fn a_pin_sees_the_records_of_a_revoked_lease() {
+    let (ring, sink) = (leasing(2, 4, u64::MAX, 3), Sink::new());
+    let writer = spawn(&ring, &sink, |ring, sink| {
+        let mut appender = ring.appender();
+        [5, 6].map(|mark| append_leased(&mut appender, sink, mark))
+    });
+    if let Some(buffer) = ring.revoke_leases() {
+        sink.take(buffer);
+    }
+    if let PinCommitted::Pinned(pin) = ring.pin_committed(BASE + HEADER as u64) {
+        assert_eq!(pin[HEADER..HEADER + RECORD], [5; RECORD]);
+        for record in pin[HEADER + RECORD..].chunks(RECORD) {
+            assert!(record == [6; RECORD] || record == [VOID; RECORD]);
+        }
+        if let Some(buffer) = pin.release() {
+            sink.take(buffer);
+        }
+    }
+    let written = join(writer);
+    while let Some(buffer) = ring.take_orphan() {
+        sink.take(buffer);
+    }
+    finish(&ring, &sink, &written);
+}
+
+/// Leases, R7: a record under a lease is dropped while the lease is revoked.
+pub(crate) fn a_leased_record_is_dropped() {
+    let (ring, sink) = (leasing(2, 3, u64::MAX, 3), Sink::new());
+    let mut appender = ring.appender();
+    let one = append_leased(&mut appender, &sink, 1);
+    let dropper = spawn(&ring, &sink, move |_, sink| {
+        match appender.try_reserve(RECORD).expect("it fits") {
+            TryReserve::Reserved(mut record) => {
+                record.fill(7);
+                drop(record);
+            }
+            TryReserve::Sealed(buffer) => sink.take(buffer),
+            TryReserve::Full(_) | TryReserve::Limit { .. } => {}
+        }
+    });
+    seal(&ring, &sink);
+    let two = append(&ring, &sink, 2);
+    join(dropper);
+    finish(&ring, &sink, &[one, two]);
+}
+
+/// Leases: an extent seals the buffer.
+pub(crate) fn an_extent_revokes_a_lease() {
+    let (ring, sink) = (leasing(3, 3, u64::MAX, 3), Sink::new());
+    let mut appender = ring.appender();
+    let one = append_leased(&mut appender, &sink, 1);
+    let inserter = spawn(&ring, &sink, |ring, sink| append_extent(ring, sink, 2));
+    let three = append_leased(&mut appender, &sink, 3);
+    drop(appender);
+    let mut written = join(inserter);
+    written.extend([one, three]);
+    finish(&ring, &sink, &written);
+}
+
+/// Leases, R5: the ring goes round while the owner of an idle lease looks elsewhere.
+pub(crate) fn a_lease_of_a_past_tenancy_is_not_used() {
+    let (ring, sink) = (leasing(2, 3, u64::MAX, 3), Sink::new());
+    let mut appender = ring.appender();
+    let one = append_leased(&mut appender, &sink, 1);
+    let mover = spawn(&ring, &sink, |ring, sink| {
+        seal(ring, sink);
+        let two = append(ring, sink, 2);
+        seal(ring, sink);
+        two
+    });
+    let three = append_leased(&mut appender, &sink, 3);
+    let written = [one, join(mover), three];
+    finish(&ring, &sink, &written);
+}
+
+/// Leases, R6: an appender waits in a full ring, and leases in the buffer that is opened.
+pub(crate) fn a_full_ring_wakes_its_appender() {
+    let (ring, sink) = (leasing(2, 2, u64::MAX, 2), Sink::new());
+    let (first, one) = take_sealed(&ring, 1);
+    let (second, two) = take_sealed(&ring, 2);
+    let waiter = spawn(&ring, &sink, |ring, sink| {
+        let mut appender = ring.appender();
+        [3, 4].map(|mark| append_leased(&mut appender, sink, mark))
+    });
+    sink.take(first);
+    sink.take(second);
+    let mut written = vec![one, two];
+    written.extend(join(waiter));
     finish(&ring, &sink, &written);
 }

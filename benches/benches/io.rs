@@ -3,7 +3,8 @@
 //!
 //! Each round measures, one after the other, on one prewritten file opened with O_DIRECT and with
 //! buffers on huge pages: 1 MiB writes, 4 in flight; 256 KiB writes, 8 in flight; random 4 KiB reads
-//! with 1, 8 and 32 in flight, which wait for a quarter of them at a time; and durable 4 KiB writes
+//! with 1, 8 and 32 in flight, which wait for a quarter of them at a time (with 1 also by `execute`,
+//! which is how the layer does a single one); and durable 4 KiB writes
 //! of one thread, one after the other. Each cell first through the bare interface, then through the
 //! layer, with the same order of offsets.
 
@@ -48,6 +49,14 @@ struct Arguments {
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// Through what a cell goes.
+#[derive(Clone, Copy)]
+enum Way {
+    Bare,
+    Submit,
+    Execute,
 }
 
 /// What a cell does.
@@ -122,14 +131,17 @@ fn main() -> Result<()> {
             if round % 2 == 1 {
                 both.reverse();
             }
-            for (name, is_bare) in both {
+            let at_once = (load.depth == 1).then(|| format!("{}: layer, execute", load.name));
+            let cells_of_load = both
+                .into_iter()
+                .map(|(name, is_bare)| (name, if is_bare { Way::Bare } else { Way::Submit }))
+                .chain(at_once.map(|name| (name, Way::Execute)));
+            for (name, way) in cells_of_load {
                 let cpu = cpu_time();
-                let (time, result) = timed(|| {
-                    if is_bare {
-                        through_the_crate(&mut ring, bare.as_raw_fd(), load, &offsets)
-                    } else {
-                        through_the_layer(&uring, &file, load, &offsets)
-                    }
+                let (time, result) = timed(|| match way {
+                    Way::Bare => through_the_crate(&mut ring, bare.as_raw_fd(), load, &offsets),
+                    Way::Submit => through_the_layer(&uring, &file, load, &offsets),
+                    Way::Execute => one_by_one(&uring, &file, load, &offsets),
                 });
                 result?;
                 let cpu = (cpu_time() - cpu).as_secs_f64() * 1e6 / count as f64;
@@ -214,7 +226,6 @@ fn offsets(load: &Load, bytes: usize, count: usize, seed: u64) -> Vec<u64> {
         .collect()
 }
 
-/// The buffers of a cell: slices of one allocation on huge pages for the bare ring.
 fn through_the_crate(ring: &mut IoUring, fd: i32, load: &Load, offsets: &[u64]) -> Result<()> {
     let mut buffers = (0..load.depth)
         .map(|_| buffer(load.block))
@@ -292,6 +303,19 @@ fn through_the_layer(uring: &Uring, file: &FileHandle, load: &Load, offsets: &[u
             free.push(buf.map_err(|_| "another's memory")?);
             done += 1;
         }
+    }
+    Ok(())
+}
+
+/// Reads in this thread, as the layer does a single action.
+fn one_by_one(uring: &Uring, file: &FileHandle, load: &Load, offsets: &[u64]) -> Result<()> {
+    let mut buf = buffer(load.block)?;
+    for &offset in offsets {
+        let memory = ReadMemory::new(buf);
+        let completion = uring.execute(file, Action::Read { offset, memory });
+        assert_eq!(completion.result?, load.block);
+        let memory = completion.memory.into_inner::<AlignedBuf>();
+        buf = memory.map_err(|_| "another's memory")?;
     }
     Ok(())
 }

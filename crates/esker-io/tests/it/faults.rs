@@ -107,6 +107,56 @@ fn a_full_disk_is_told_apart_and_determinate() {
 }
 
 #[test]
+fn a_hundred_thousand_operations_go_through_eight_entries() {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 12_500;
+    let Ok(uring) = Uring::new(UringConfig::default().entries(8).cq_entries(8)) else {
+        println!("skipped: there is no io_uring");
+        return;
+    };
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let options = FileOptions::read_write().create(Create::New);
+    let file = uring
+        .open(&dir.path().join("log"), &options)
+        .expect("a new file");
+    let right = Arc::new(AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (uring, file, right) = (&uring, &file, &right);
+            scope.spawn(move || {
+                // Nobody waits before all is submitted.
+                for first in (0..EACH).step_by(100) {
+                    let batch = (first..first + 100).map(|number| {
+                        let at = thread * EACH + number;
+                        let right = Arc::clone(right);
+                        let action = Action::Write {
+                            offset: at * 8,
+                            memory: WriteMemory::new(at.to_le_bytes().to_vec()),
+                            durability: Durability::Written,
+                        };
+                        Operation::new(file.clone(), action, move |done: Completion| {
+                            assert_eq!(done.result.expect("it succeeds"), 8);
+                            assert_eq!(done.memory.bytes(), at.to_le_bytes());
+                            right.fetch_add(1, SeqCst);
+                        })
+                    });
+                    uring.submit(batch.collect());
+                }
+            });
+        }
+    });
+    uring.wait_until(&mut || uring.in_flight() == 0, None);
+    assert_eq!(right.load(SeqCst), 100_000);
+    let (count, bytes) = uring
+        .read_at(&file, 0, vec![0; 800_000])
+        .expect("it was written");
+    assert_eq!(count, 800_000);
+    for (at, word) in bytes.chunks(8).enumerate() {
+        assert_eq!(word, (at as u64).to_le_bytes());
+    }
+}
+
+#[test]
 fn dropping_a_ring_waits_for_its_operations_and_calls_their_sinks() {
     let Ok(uring) = Uring::new(UringConfig::default().entries(4)) else {
         println!("skipped: there is no io_uring");

@@ -104,7 +104,7 @@ impl<B: Backend> SlotWrite<B> {
         core.written.complete(self.seq, self.end);
         // After the written prefix, before the bytes go: a reader finds the record in one of them.
         core.resident.written(self.seq, self.base, self.end);
-        if self.durability == Durability::Durable {
+        if self.durability == Durability::Durable || cfg!(esker_canary = "lss-written-is-durable") {
             core.durable.complete(self.seq, self.end);
         }
         core.after_advance();
@@ -137,7 +137,12 @@ impl<B: Backend> Sink for SyncDone<B> {
         if !sync.failed.load(Ordering::Relaxed) {
             // Relaxed: a counter.
             sync.core.counters.syncs.fetch_add(1, Ordering::Relaxed);
-            sync.core.cover(sync.next);
+            sync.core
+                .cover(if cfg!(esker_canary = "lss-sync-covers-later-writes") {
+                    sync.core.written.next()
+                } else {
+                    sync.next
+                });
         }
         // AcqRel: whoever was turned away while this sync ran did so after its own advance, and
         // that advance is seen below.
@@ -307,7 +312,11 @@ impl<B: Backend> Core<B> {
             store_id: self.geometry.store_id(),
             seq: sealed.seq().get(),
             base: Lsn::new(sealed.base()),
-            durable: Lsn::new(self.durable.lsn()),
+            durable: if cfg!(esker_canary = "lss-header-claims-its-base") {
+                Lsn::new(sealed.base())
+            } else {
+                Lsn::new(self.durable.lsn())
+            },
             epoch_start: self.start.lsn,
         };
         let bytes = header.encode(&sealed.padded_bytes()[slot::HEADER_BYTES..]);
@@ -327,7 +336,7 @@ impl<B: Backend> Core<B> {
     }
 
     fn cover(&self, next: u64) {
-        if self.poison.get().is_some() {
+        if self.poison.get().is_some() && !cfg!(esker_canary = "lss-failed-sync-made-good") {
             return;
         }
         for seq in self.durable.next()..next {

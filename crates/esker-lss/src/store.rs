@@ -434,9 +434,10 @@ fn open<B: Backend>(
     let found = *superblock.current();
     let geometry = found.geometry;
     check(&options, &geometry)?;
+    let lives = u32::from(!cfg!(esker_canary = "lss-epoch-stays") || found.epoch == 0);
     let epoch = found
         .epoch
-        .checked_add(1)
+        .checked_add(lives)
         .ok_or(OpenError::EpochsExhausted)?;
     let segments = Arc::new(SegmentSet::open_to_write(
         &backend,
@@ -450,7 +451,9 @@ fn open<B: Backend>(
 
     // What is kept may be in the disk's cache only, if the last life was killed; so may be the
     // superblock that says so. From here on both are acted upon.
-    segments.sync_range(found.checkpoint.lsn, start.lsn)?;
+    if !cfg!(esker_canary = "lss-recovery-without-sync") {
+        segments.sync_range(found.checkpoint.lsn, start.lsn)?;
+    }
     superblock.sync()?;
     superblock.update(|next| {
         next.epoch = epoch;

@@ -78,6 +78,11 @@ impl<B: Backend> Core<B> {
         if boundary.lsn <= first.lsn {
             return Ok(first.lsn);
         }
+        if cfg!(esker_canary = "lss-trim-removes-first") {
+            self.segments
+                .remove_below(boundary.lsn, self.options.spare_segments)
+                .map_err(TrimError::Remove)?;
+        }
         let updated = superblock.update(|next| {
             next.first = boundary;
             if next.checkpoint.lsn < boundary.lsn {

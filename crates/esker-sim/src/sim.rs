@@ -12,7 +12,7 @@ use crate::file::SimFile;
 use crate::machine::{Machine, Queued, os_error};
 use crate::names::NodeId;
 use crate::options::{Completions, SimOptions};
-use crate::survival::{Survival, Undurable};
+use crate::survival::{Loss, Survival, Undurable};
 use crate::sync::{Arc, Condvar, Mutex, panicking};
 
 /// One life of a simulated machine: from its start to the end of its power, or of the process that
@@ -130,6 +130,18 @@ impl Sim {
         let list = self.machine(|machine| machine.in_flight_list());
         let decisions = list.iter().map(choose).collect();
         Self::of(self.machine(|machine| machine.after_kill(decisions)))
+    }
+
+    /// Another machine with the disk that a power failure would leave now if it took nothing that has
+    /// completed, and nothing of what is in flight. This one goes on.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let keep = |item: &Undurable| match item.what {
+            Loss::InFlight { .. } => Survival::Lost,
+            Loss::Written { .. } | Loss::Length | Loss::Name => Survival::Kept,
+        };
+        let decisions = self.undurable().iter().map(keep).collect();
+        Self::of(self.machine(|machine| machine.after_power_failure(decisions)))
     }
 
     /// How many writes of killed processes are still on their way.

@@ -6,4 +6,5 @@ mod crashes;
 mod faults;
 mod model;
 mod seeds;
+mod threads;
 mod workload;

@@ -52,7 +52,9 @@ fn len(dice: &mut Dice) -> usize {
         0 => 0,
         1..4 => dice.index(100),
         4..7 => dice.index(2000),
-        7..9 => 2500 + dice.index(2000),
+        7 => 2500 + dice.index(2000),
+        // Fills an empty buffer of one of these sizes to its last byte, or nearly.
+        8 => (4096 << dice.below(3)) - 64 - 8 - dice.index(16),
         _ => 5000 + dice.index(20_000),
     }
 }

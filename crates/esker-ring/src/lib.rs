@@ -29,9 +29,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Many small records are cheaper through an [`Appender`], which takes room for many of them with
-//! one reservation and then needs no shared memory for each; they are in order for each appender,
-//! not over all of them.
+//! Many small records are cheaper in [batches](Ring::try_reserve_batch), or through an
+//! [`Appender`], which takes room for many of them with one reservation and then needs no shared
+//! memory for each; they are in order for each appender, not over all of them.
 //!
 //! # What is latch-free and what is not
 //!
@@ -53,6 +53,7 @@
 //! L1 to L3 in the code), and the argument for each invariant (R1 to R8).
 
 mod appender;
+mod batch;
 mod config;
 mod error;
 mod extent;

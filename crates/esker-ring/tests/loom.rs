@@ -59,6 +59,7 @@ models! {
     an_extent_revokes_a_lease: 2,
     a_lease_of_a_past_tenancy_is_not_used: 1,
     a_full_ring_wakes_its_appender: 3,
+    a_batch_meets_a_seal: 2,
 }
 
 /// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says

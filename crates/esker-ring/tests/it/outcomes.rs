@@ -2,10 +2,11 @@
 
 use esker_buf::{AlignedBuf, Alignment, IoBuf};
 use esker_ring::{
-    BufferSeq, ExtentError, PinCommitted, ReserveExtent, Ring, RingConfigError, Seal, TryReserve,
+    BufferSeq, ExtentError, PinCommitted, ReserveError, ReserveExtent, Ring, RingConfigError, Seal,
+    TryReserve,
 };
 
-use crate::support::{HEADER, extent_memory, fill, small};
+use crate::support::{HEADER, RECORD_HEAD, extent_memory, fill, small};
 
 const FIRST: u64 = 7;
 const BASE: u64 = 1 << 20;
@@ -254,4 +255,39 @@ fn shapes_that_do_not_go_are_refused() {
         error(small().buffers(usize::MAX)),
         RingConfigError::TooLarge { .. }
     ));
+}
+
+#[test]
+fn a_batch_is_refused_for_its_smallest_and_for_its_sum() {
+    let ring = small().build().expect("a ring");
+    let (min, max) = (RECORD_HEAD, ring.max_reservation_bytes());
+    let refused = |lens: &[usize]| ring.try_reserve_batch(lens).map(drop);
+    assert_eq!(
+        refused(&[100, min - 1]),
+        Err(ReserveError::TooSmall { len: min - 1, min })
+    );
+    assert_eq!(refused(&[]), Err(ReserveError::TooSmall { len: 0, min }));
+    let len = max + 1;
+    assert_eq!(
+        refused(&[max - 99, 100]),
+        Err(ReserveError::TooLarge { len, max })
+    );
+    assert_eq!(
+        refused(&[usize::MAX, usize::MAX]),
+        Err(ReserveError::TooLarge {
+            len: usize::MAX,
+            max
+        })
+    );
+    let lens = [100, 200];
+    let Ok(TryReserve::Reserved(mut batch)) = ring.try_reserve_batch(&lens) else {
+        panic!("it fits");
+    };
+    let base = batch.address();
+    let parts: Vec<_> = batch
+        .records(&[100, 150, 51, 50])
+        .map(|(address, record)| (address - base, record.len()))
+        .collect();
+    assert_eq!(parts, [(0, 100), (100, 150)], "the next one does not fit");
+    assert!(batch.commit().is_none());
 }

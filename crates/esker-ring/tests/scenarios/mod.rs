@@ -107,6 +107,7 @@ pub(crate) const ALL: &[(&str, fn())] = &[
         "a_full_ring_wakes_its_appender",
         a_full_ring_wakes_its_appender,
     ),
+    ("a_batch_meets_a_seal", a_batch_meets_a_seal),
 ];
 
 /// What was handed over, by sequence number.
@@ -756,5 +757,36 @@ pub(crate) fn a_full_ring_wakes_its_appender() {
     sink.take(second);
     let mut written = vec![one, two];
     written.extend(join(waiter));
+    finish(&ring, &sink, &written);
+}
+
+/// Batches: two records of one reservation stay together, whatever seals the buffer meanwhile.
+pub(crate) fn a_batch_meets_a_seal() {
+    let (ring, sink) = (ring(2, 3, u64::MAX), Sink::new());
+    let writer = spawn(&ring, &sink, |ring, sink| {
+        let lens = [RECORD; 2];
+        loop {
+            match ring.reserve_batch(&lens).expect("it fits") {
+                Reserve::Reserved(mut batch) => {
+                    let mut written = Vec::new();
+                    for ((address, record), mark) in batch.records(&lens).zip(1..) {
+                        record.fill(mark);
+                        written.push((address, mark));
+                    }
+                    if let Some(buffer) = batch.commit() {
+                        sink.take(buffer);
+                    }
+                    return written;
+                }
+                Reserve::Sealed(buffer) => sink.take(buffer),
+                Reserve::Limit { needed } => panic!("no limit, and {needed} is past it"),
+            }
+        }
+    });
+    let three = append(&ring, &sink, 3);
+    seal(&ring, &sink);
+    let mut written = join(writer);
+    assert_eq!(written[0].0 + RECORD as u64, written[1].0);
+    written.push(three);
     finish(&ring, &sink, &written);
 }

@@ -12,7 +12,8 @@ use crate::workspace::{Workspace, run_tests};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "loom",
-    proves: "The ring's protocol and the stability tracker hold under every interleaving that \
+    proves: "The ring's protocol, the waiters of the I/O layer, the stability tracker and the turns \
+             of group commit hold under every interleaving that \
              loom explores; with --canaries, that the models catch each known bug",
     needs: "nothing",
     quick: "cargo xtask loom",
@@ -32,7 +33,11 @@ pub(crate) const SUITE: Suite = Suite {
 
 /// Packages with models in `tests/loom.rs`, and how many preemptions an interleaving may have where
 /// the models leave that to loom. `LOOM_MAX_PREEMPTIONS` overrides it.
-const PACKAGES: &[(&str, Option<&str>)] = &[("esker-ring", None), ("esker-lss", Some("2"))];
+const PACKAGES: &[(&str, Option<&str>)] = &[
+    ("esker-ring", None),
+    ("esker-io", None),
+    ("esker-lss", Some("2")),
+];
 
 /// Where loom looks for the bound.
 const BOUND: &str = "LOOM_MAX_PREEMPTIONS";

@@ -86,7 +86,6 @@ struct Held {
 struct Granted {
     slot: NonNull<Slot>,
     bytes: NonNull<u8>,
-    len: u32,
     address: u64,
     under: Under,
 }
@@ -143,19 +142,20 @@ impl Appender {
     /// # Errors
     ///
     /// [`ReserveError`] for a length that no buffer could hold; nothing has happened then.
-    #[inline]
+    // Always: the outcome is large, and passing it through memory costs more than both atomics.
+    #[inline(always)]
     pub fn try_reserve(&mut self, len: usize) -> Result<TryReserve<'_>, ReserveError> {
-        let len = self.ring.check_len(len)?;
-        let granted = match self.begin(len) {
+        let checked = self.ring.check_len(len)?;
+        let granted = match self.begin(checked) {
             Some(granted) => granted,
-            None => match self.attempt(len)? {
+            None => match self.attempt(checked)? {
                 Attempt::Granted(granted) => granted,
                 Attempt::Sealed(buffer) => return Ok(TryReserve::Sealed(buffer)),
                 Attempt::Full(wait) => return Ok(TryReserve::Full(wait)),
                 Attempt::Limit { needed } => return Ok(TryReserve::Limit { needed }),
             },
         };
-        Ok(TryReserve::Reserved(self.reservation(granted)))
+        Ok(TryReserve::Reserved(self.reservation(granted, len)))
     }
 
     /// Reserves like [`try_reserve`](Self::try_reserve), and parks the thread while the ring is
@@ -164,13 +164,14 @@ impl Appender {
     /// # Errors
     ///
     /// As [`try_reserve`](Self::try_reserve).
-    #[inline]
+    // Always: the outcome is large, and passing it through memory costs more than both atomics.
+    #[inline(always)]
     pub fn reserve(&mut self, len: usize) -> Result<Reserve<'_>, ReserveError> {
-        let len = self.ring.check_len(len)?;
-        let granted = match self.begin(len) {
+        let checked = self.ring.check_len(len)?;
+        let granted = match self.begin(checked) {
             Some(granted) => granted,
             None => loop {
-                match self.attempt(len)? {
+                match self.attempt(checked)? {
                     Attempt::Granted(granted) => break granted,
                     Attempt::Sealed(buffer) => return Ok(Reserve::Sealed(buffer)),
                     Attempt::Limit { needed } => return Ok(Reserve::Limit { needed }),
@@ -180,7 +181,7 @@ impl Appender {
                 }
             },
         };
-        Ok(Reserve::Reserved(self.reservation(granted)))
+        Ok(Reserve::Reserved(self.reservation(granted, len)))
     }
 
     /// Gives the lease up, if there is one: worth it before a long pause if others pin the open
@@ -218,7 +219,7 @@ impl Appender {
     }
 
     /// Begins a record in the lease; `None` if there is none, or no room in it.
-    #[inline]
+    #[inline(always)]
     fn begin(&mut self, len: u32) -> Option<Granted> {
         let min_rest = self.ring.shared().shape.min_reservation;
         let held = self.lease.as_mut()?;
@@ -240,7 +241,6 @@ impl Appender {
             slot: held.slot,
             // SAFETY: the lease lies in the buffer, whose first byte `memory` is.
             bytes: unsafe { held.memory.add(offset as usize) },
-            len,
             address: held.base + u64::from(offset),
             under,
         })
@@ -300,7 +300,6 @@ impl Appender {
         Ok(Attempt::Granted(Granted {
             slot: NonNull::from(slot),
             bytes: shared.at(slot, offset),
-            len,
             address: base + u64::from(offset),
             under,
         }))
@@ -320,12 +319,12 @@ impl Appender {
         }
     }
 
-    #[inline]
-    fn reservation(&mut self, granted: Granted) -> Reservation<'_> {
+    /// The reservation of the `len` bytes that were granted.
+    #[inline(always)]
+    fn reservation(&mut self, granted: Granted, len: usize) -> Reservation<'_> {
         let Granted {
             slot,
             bytes,
-            len,
             address,
             under,
         } = granted;
@@ -338,7 +337,7 @@ impl Appender {
             };
             (slot.as_ref(), exit)
         };
-        Reservation::new(self.ring.shared(), slot, bytes, len as usize, address, exit)
+        Reservation::new(self.ring.shared(), slot, bytes, len, address, exit)
     }
 }
 

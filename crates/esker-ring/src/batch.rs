@@ -35,7 +35,7 @@ impl Ring {
     /// assert_eq!(addresses[1] - addresses[0], 9);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn try_reserve_batch(&self, lens: &[usize]) -> Result<TryReserve<'_>, ReserveError> {
         self.try_reserve(self.batch_len(lens)?)
     }
@@ -46,7 +46,7 @@ impl Ring {
     /// # Errors
     ///
     /// As [`try_reserve_batch`](Self::try_reserve_batch).
-    #[inline]
+    #[inline(always)]
     pub fn reserve_batch(&self, lens: &[usize]) -> Result<Reserve<'_>, ReserveError> {
         self.reserve(self.batch_len(lens)?)
     }

@@ -14,7 +14,7 @@ pub(crate) const MAX_CAPACITY_BYTES: usize = 1 << 30;
 
 /// The longest lease, unless it is said otherwise: long enough to make the shared word's part of a
 /// record's cost small, short enough that what is left of it at a seal is little.
-const LEASE_BYTES: usize = 8 << 10;
+const LEASE_BYTES: usize = 16 << 10;
 
 /// And at least so many of them fill a buffer.
 const LEASES_IN_A_BUFFER: usize = 8;
@@ -88,7 +88,7 @@ impl RingBuilder {
     }
 
     /// How many bytes an [`Appender`](crate::Appender) leases at a time, at most; 0 for no leases.
-    /// By default 8 KiB, but no more than an eighth of a buffer.
+    /// By default 16 KiB, but no more than an eighth of a buffer.
     pub fn lease_bytes(mut self, bytes: usize) -> Self {
         self.lease_bytes = Some(bytes);
         self

@@ -106,7 +106,7 @@ impl<'a> Reservation<'a> {
         this.leave()
     }
 
-    #[inline]
+    #[inline(always)]
     fn leave(&self) -> Option<SealedBuffer> {
         match self.exit {
             Exit::Buffer => Shared::leave(self.shared, self.slot),

@@ -93,15 +93,13 @@ impl Ring {
     /// # Errors
     ///
     /// [`ReserveError`] for a length that no buffer could hold; nothing has happened then.
-    #[inline]
+    // Always: the outcome is large, and passing it through memory costs more than both atomics.
+    #[inline(always)]
     pub fn try_reserve(&self, len: usize) -> Result<TryReserve<'_>, ReserveError> {
-        let len = self.check_len(len)?;
-        Ok(match self.take(len, 1)? {
+        let checked = self.check_len(len)?;
+        Ok(match self.take(checked, 1)? {
             Take::Taken {
-                slot,
-                base,
-                offset,
-                len,
+                slot, base, offset, ..
             } => TryReserve::Reserved(self.reserved(slot, base, offset, len)),
             Take::Sealed(buffer) => TryReserve::Sealed(buffer),
             Take::Full(wait) => TryReserve::Full(wait),
@@ -110,7 +108,7 @@ impl Ring {
     }
 
     /// Takes `len` bytes and a writer, up to `most` times as many bytes if there is room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&self, len: u32, most: u32) -> Result<Take<'_>, ReserveError> {
         let shared = &self.shared;
         let slot = shared.slot(shared.newest());
@@ -130,18 +128,17 @@ impl Ring {
     }
 
     /// The reservation of what was taken, with the writer count that came with it.
-    #[inline]
-    fn reserved<'a>(&'a self, slot: &'a Slot, base: u64, offset: u32, len: u32) -> Reservation<'a> {
+    #[inline(always)]
+    fn reserved<'a>(
+        &'a self,
+        slot: &'a Slot,
+        base: u64,
+        offset: u32,
+        len: usize,
+    ) -> Reservation<'a> {
         let address = base + u64::from(offset);
         let bytes = self.shared.at(slot, offset);
-        Reservation::new(
-            &self.shared,
-            slot,
-            bytes,
-            len as usize,
-            address,
-            Exit::Buffer,
-        )
+        Reservation::new(&self.shared, slot, bytes, len, address, Exit::Buffer)
     }
 
     #[cold]
@@ -211,16 +208,14 @@ impl Ring {
     /// # Errors
     ///
     /// As [`try_reserve`](Self::try_reserve).
-    #[inline]
+    // Always: the outcome is large, and passing it through memory costs more than both atomics.
+    #[inline(always)]
     pub fn reserve(&self, len: usize) -> Result<Reserve<'_>, ReserveError> {
-        let len = self.check_len(len)?;
+        let checked = self.check_len(len)?;
         loop {
-            match self.take(len, 1)? {
+            match self.take(checked, 1)? {
                 Take::Taken {
-                    slot,
-                    base,
-                    offset,
-                    len,
+                    slot, base, offset, ..
                 } => return Ok(Reserve::Reserved(self.reserved(slot, base, offset, len))),
                 Take::Sealed(buffer) => return Ok(Reserve::Sealed(buffer)),
                 Take::Limit { needed } => return Ok(Reserve::Limit { needed }),

@@ -449,10 +449,13 @@ fn open<B: Backend>(
     let recovered = recover(&segments, &found)?;
     let start = recovered.end;
 
-    // What is kept may be in the disk's cache only, if the last life was killed; so may be the
-    // superblock that says so. From here on both are acted upon.
+    // What is kept may be in the disk's cache only, if the last life was killed; so may be the names
+    // of its files, and the superblock that says so. From here on all of them are acted upon.
     if !cfg!(esker_canary = "lss-recovery-without-sync") {
         segments.sync_range(found.checkpoint.lsn, start.lsn)?;
+    }
+    if !cfg!(esker_canary = "lss-recovery-without-names") {
+        backend.sync_dir(dir)?;
     }
     superblock.sync()?;
     superblock.update(|next| {

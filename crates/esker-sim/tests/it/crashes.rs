@@ -54,6 +54,11 @@ fn lives(seed: u64) -> Sim {
     let options = drawn_options(&mut dice);
     let mut model = Model::default();
     let mut end = End::Power;
+    // Space for the superblock and some segments.
+    let capacity_bytes = dice
+        .chance(1, 4)
+        .then(|| 70_000 + (64 << 10) * (2 + dice.below(6)));
+    sim.set_capacity(capacity_bytes);
     for _life in 0..5 {
         let mut crashes_left = 3;
         let store = loop {
@@ -81,6 +86,7 @@ fn lives(seed: u64) -> Sim {
             model,
             store,
             may_fail: false,
+            may_be_full: capacity_bytes.is_some(),
         };
         let steps = 10 + dice.below(60);
         let mut taken = 0;
@@ -100,8 +106,9 @@ fn lives(seed: u64) -> Sim {
         };
         (sim, end) = end_life(&sim, &mut dice);
     }
+    sim.set_capacity(None);
     let store = recover(&sim, &options, &mut model, end).expect("nothing is in its way");
-    goes_on(&sim, &options, store, &mut model);
+    goes_on(&sim, &options, store, &mut model, FAR);
     sim
 }
 
@@ -122,7 +129,7 @@ fn the_same_seed_is_the_same_run_to_the_byte() {
 fn many_lives_lose_nothing_that_was_acknowledged() {
     seeds::run(
         "crashes::many_lives_lose_nothing_that_was_acknowledged",
-        300,
+        150,
         |seed| drop(lives(seed)),
     );
 }
@@ -146,6 +153,7 @@ fn run_script(script: &[Step], options: &Options, seed: u64, stop: Option<u64>) 
         model,
         store,
         may_fail: false,
+        may_be_full: false,
     };
     for step in script {
         match bench.step(*step) {
@@ -159,10 +167,14 @@ fn run_script(script: &[Step], options: &Options, seed: u64, stop: Option<u64>) 
     (sim, model)
 }
 
+/// What a recovered store is given to go on with: what fits where it is, or into the next segment.
+const NEAR: &[usize] = &[700];
+const FAR: &[usize] = &[20_000, 20_000, 700];
+
 /// Opens what a crash has left, and shows that it goes on.
-fn check(next: &Sim, options: &Options, mut model: Model, end: End) {
+fn check(next: &Sim, options: &Options, mut model: Model, end: End, more: &[usize]) {
     let store = recover(next, options, &mut model, end).expect("nothing is in its way");
-    goes_on(next, options, store, &mut model);
+    goes_on(next, options, store, &mut model, more);
 }
 
 /// Which of so many undurable things are kept, in as many ways as are affordable.
@@ -179,14 +191,13 @@ fn subsets(count: usize, dice: &mut Dice) -> Vec<u64> {
 }
 
 /// How a life of a script is ended, for a message that repeats it.
-fn exhaust(name: &str, ordering: Ordering, script: &[Step]) {
-    let options = small(ordering).spare_segments(0);
+fn exhaust(name: &str, options: &Options, script: &[Step], more: &[usize]) {
     let began = Instant::now();
-    let (whole, _) = run_script(script, &options, 1, None);
+    let (whole, _) = run_script(script, options, 1, None);
     let effects = whole.effects();
     let mut states = 0_u64;
     for stop in 1..=effects {
-        let (sim, model) = run_script(script, &options, 1, Some(stop));
+        let (sim, model) = run_script(script, options, 1, Some(stop));
         assert!(sim.is_down(), "the same seed is the same run");
         let mut dice = Dice::new(stop);
         let count = sim.undurable().len();
@@ -200,7 +211,7 @@ fn exhaust(name: &str, ordering: Ordering, script: &[Step]) {
                 }
             });
             checked(name, (stop, subset), || {
-                check(&next, &options, model.clone(), End::Power)
+                check(&next, options, model.clone(), End::Power, more)
             });
             states += 1;
         }
@@ -209,12 +220,12 @@ fn exhaust(name: &str, ordering: Ordering, script: &[Step]) {
             let mut torn = Dice::new(seed);
             let next = sim.crash(&mut |_| Survival::drawn(&mut torn));
             checked(name, (stop, seed), || {
-                check(&next, &options, model.clone(), End::Power)
+                check(&next, options, model.clone(), End::Power, more)
             });
             let mut torn = Dice::new(seed);
             let next = sim.kill(&mut |_| Survival::drawn(&mut torn));
             checked(name, (stop, seed), || {
-                check(&next, &options, model.clone(), End::Kill)
+                check(&next, options, model.clone(), End::Kill, more)
             });
             states += 2;
         }
@@ -283,20 +294,23 @@ const SEGMENTS: &[Step] = &[
 #[test]
 fn commits_survive_a_crash_after_any_effect() {
     for ordering in [Ordering::TailLocalised, Ordering::Serialised] {
-        exhaust("commits", ordering, COMMITS);
+        exhaust("commits", &small(ordering), COMMITS, NEAR);
     }
 }
 
 #[test]
 fn full_windows_survive_a_crash_after_any_effect() {
     for ordering in [Ordering::TailLocalised, Ordering::Serialised] {
-        exhaust("windows", ordering, WINDOWS);
+        exhaust("windows", &small(ordering).spare_segments(0), WINDOWS, NEAR);
     }
 }
 
 #[test]
 fn trims_survive_a_crash_after_any_effect() {
-    exhaust("segments", Ordering::TailLocalised, SEGMENTS);
+    for spare_segments in 0..2 {
+        let options = small(Ordering::TailLocalised).spare_segments(spare_segments);
+        exhaust("segments", &options, SEGMENTS, FAR);
+    }
 }
 
 /// Recovery itself is cut short after each of its effects, after several crashes.
@@ -329,13 +343,13 @@ fn recovery_survives_a_crash_after_any_effect() {
                 for survival in [Survival::Lost, Survival::Kept, Survival::Torn(again)] {
                     let last = next.crash(&mut |_| survival);
                     checked("recovery", (stop, again), || {
-                        check(&last, &options, model.clone(), End::Power);
+                        check(&last, &options, model.clone(), End::Power, NEAR);
                     });
                     states += 1;
                 }
                 let last = next.kill(&mut |_| Survival::Torn(again));
                 checked("recovery", (stop, again), || {
-                    check(&last, &options, model.clone(), first);
+                    check(&last, &options, model.clone(), first, NEAR);
                 });
             }
         }
@@ -364,7 +378,7 @@ fn what_two_crashes_tear_leaves_a_store() {
                 assert!(again < 200, "recovery does not end");
                 let last = next.crash(&mut |_| tear);
                 checked("two crashes", (stop, again), || {
-                    check(&last, &options, model.clone(), End::Power);
+                    check(&last, &options, model.clone(), End::Power, NEAR);
                 });
                 states += 1;
             }

@@ -21,6 +21,7 @@ fn start(seed: u64, options: &Options) -> Bench {
         model,
         store,
         may_fail: true,
+        may_be_full: true,
     }
 }
 
@@ -114,14 +115,14 @@ fn failing(seed: u64) {
         _ => Survival::drawn(&mut torn),
     });
     let store = recover(&next, &options, &mut model, End::Power).expect("the machine is up");
-    goes_on(&next, &options, store, &mut model);
+    goes_on(&next, &options, store, &mut model, &[700]);
 }
 
 #[test]
 fn a_failed_write_or_sync_is_never_made_good() {
     seeds::run(
         "faults::a_failed_write_or_sync_is_never_made_good",
-        300,
+        200,
         failing,
     );
 }
@@ -349,6 +350,7 @@ fn no_space_at_any_allocation_loses_nothing() {
             model,
             store,
             may_fail: true,
+            may_be_full: true,
         };
         for step in GROWS {
             let before = bench.model.len();
@@ -374,7 +376,7 @@ fn no_space_at_any_allocation_loses_nothing() {
         store.close().expect("closes");
         let next = sim.crash(&mut |_| Survival::Lost);
         let store = recover(&next, &options, &mut model, End::Power).expect("the machine is up");
-        goes_on(&next, &options, store, &mut model);
+        goes_on(&next, &options, store, &mut model, &[700]);
     }
     assert!(refusals > 1, "{refusals} refusals");
 }
@@ -413,7 +415,7 @@ fn a_full_disk_can_be_opened_trimmed_and_appended_to_again() {
         let middle = model.lsn(model.len() - 1).expect("known");
         model.tries_to_trim(middle);
         model.has_trimmed(store.trim_before(middle).expect("trims"));
-        goes_on(&next, &options, store, &mut model);
+        goes_on(&next, &options, store, &mut model, &[700]);
     }
 }
 

@@ -1,10 +1,11 @@
 //! What a store over a simulated disk has to hold, whatever becomes of the disk.
 
+use std::error::Error;
 use std::path::Path;
 
 use esker_io::Ordering;
 use esker_lss::{Lsn, Maintenance, OpenError, Options, ReadError, Reader, Store, verify};
-use esker_sim::{Dice, Sim};
+use esker_sim::{Dice, Sim, Survival, Undurable};
 
 /// Where the store is.
 pub(crate) fn dir() -> &'static Path {
@@ -164,6 +165,29 @@ impl Model {
         self.check_found(skipped, found);
     }
 
+    /// Looks at the store from outside while it is open: what has been written is seen, and nothing
+    /// that was not appended.
+    ///
+    /// # Errors
+    ///
+    /// What the look says.
+    pub(crate) fn look_beside(&self, sim: &Sim, store: &Store<Sim>) -> Result<(), Box<dyn Error>> {
+        let written = self.below(store.written());
+        let report = verify(dir(), sim.clone(), |_| {})?;
+        assert_eq!(report.damage, None, "{report:?}");
+        assert!(report.writer_alive && report.durable <= store.durable());
+        let reader = Reader::open(dir(), sim.clone())?;
+        assert_eq!(reader.first(), store.first());
+        let skipped = self.below(reader.first());
+        let records = reader.scan(..)?;
+        let records: Records = records
+            .map(|record| record.map(|record| (record.lsn, record.payload)))
+            .collect::<Result<_, _>>()?;
+        self.check_found(skipped, &records);
+        assert!(skipped + records.len() >= written, "it was written");
+        Ok(())
+    }
+
     fn below(&self, first: Lsn) -> usize {
         self.log
             .partition_point(|entry| entry.lsn.is_some_and(|lsn| lsn < first))
@@ -284,7 +308,11 @@ pub(crate) fn recover(
         Err(error) => panic!("the store does not open: {error:?}"),
     };
     model.recovered(&store, end);
-    if let Some((seen, settled)) = seen {
+    if let Some((mut seen, settled)) = seen {
+        if !settled {
+            // A trim may have landed since.
+            seen.retain(|(lsn, _)| *lsn >= store.first());
+        }
         let inside = scan(&store);
         assert!(inside.starts_with(&seen), "a reader saw what is not there");
         assert!(!settled || inside.len() == seen.len(), "a reader saw less");
@@ -292,28 +320,33 @@ pub(crate) fn recover(
     Ok(store)
 }
 
-/// Shows that a recovered store goes on: appends, closes, and is intact.
-pub(crate) fn goes_on(sim: &Sim, options: &Options, store: Store<Sim>, model: &mut Model) {
-    let payload = model.payload(700);
-    let lsn = store.append_durable(&payload).expect("it goes on");
-    model.appended(lsn, payload);
-    model.is_durable(model.len());
+/// Shows that a recovered store goes on: appends `more` records of these lengths, closes, is intact, and stays so without power.
+pub(crate) fn goes_on(
+    sim: &Sim,
+    options: &Options,
+    store: Store<Sim>,
+    model: &mut Model,
+    more: &[usize],
+) {
+    for len in more {
+        let payload = model.payload(*len);
+        let lsn = store.append_durable(&payload).expect("it goes on");
+        model.appended(lsn, payload);
+        model.is_durable(model.len());
+    }
     model.check_all(&store, &scan(&store));
     model.look(&store);
     store.close().expect("closes");
     let report = verify(dir(), sim.clone(), |_| {}).expect("verified");
     assert!(report.is_intact() && report.closed, "{report:?}");
-    let store = Store::open(dir(), sim.clone(), options.clone()).expect("opens");
-    model.recovered(&store, End::Power);
+    // Whatever it was recovered from is durable by now.
+    let next = sim.crash(&mut |_| Survival::Lost);
+    let store = recover(&next, options, model, End::Power).expect("nothing is in its way");
     drop(store);
 }
 
 /// The choices of one crash: of all sorts, not only each for itself.
-pub(crate) fn drawn_choice(
-    dice: &mut Dice,
-    count: usize,
-) -> impl FnMut(&esker_sim::Undurable) -> esker_sim::Survival {
-    use esker_sim::Survival;
+pub(crate) fn drawn_choice(dice: &mut Dice, count: usize) -> impl FnMut(&Undurable) -> Survival {
     let style = dice.below(6);
     let odd = dice.index(count);
     let mut dice = Dice::new(dice.draw());

@@ -20,6 +20,8 @@ pub(crate) enum Step {
     Scan,
     Trim(u64),
     Maintain,
+    /// Looks at the store from outside, beside the writer.
+    Look,
     /// Completes so many operations.
     Poll(u64),
     /// Closes the store and opens it again.
@@ -40,7 +42,8 @@ impl Step {
             28 => Self::Scan,
             29..31 => Self::Trim(dice.draw()),
             31..34 => Self::Maintain,
-            34..38 => Self::Poll(dice.below(4)),
+            34..37 => Self::Poll(dice.below(4)),
+            37 => Self::Look,
             38 => Self::Close,
             _ => Self::Drop,
         }
@@ -67,6 +70,8 @@ pub(crate) struct Bench {
     pub(crate) store: Store<Sim>,
     /// Whether operations may fail although the machine is up.
     pub(crate) may_fail: bool,
+    /// Whether the disk may be full.
+    pub(crate) may_be_full: bool,
 }
 
 impl Bench {
@@ -109,7 +114,7 @@ impl Bench {
                 let payload = self.model.payload(len);
                 let appended = self.store.append(&payload);
                 let full = matches!(appended, Err(AppendError::NoSpace { .. }));
-                if full && self.may_fail {
+                if full && self.may_be_full {
                     return Some(());
                 }
                 let lsn = self.pass(step, appended)?;
@@ -124,7 +129,7 @@ impl Bench {
                         self.model.is_durable(self.model.len());
                     }
                     Err(AppendDurableError::Append(AppendError::NoSpace { .. }))
-                        if self.may_fail =>
+                        if self.may_be_full =>
                     {
                         return Some(());
                     }
@@ -191,6 +196,10 @@ impl Bench {
                 assert!(self.store.first() <= self.store.durable());
             }
             Step::Maintain => self.pass(step, self.store.maintain())?,
+            Step::Look => {
+                let looked = self.model.look_beside(&self.sim, &self.store);
+                self.pass(step, looked)?;
+            }
             Step::Poll(count) => {
                 for _ in 0..count {
                     self.sim.poll();
@@ -208,6 +217,7 @@ impl Bench {
             mut model,
             store,
             may_fail,
+            may_be_full,
         } = self;
         let over = |sim: &Sim| sim.is_down() || may_fail;
         if cleanly {
@@ -232,6 +242,7 @@ impl Bench {
                     model,
                     store,
                     may_fail,
+                    may_be_full,
                 })
             }
             Err(_) if over(&sim) => Err(model),

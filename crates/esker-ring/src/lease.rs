@@ -313,7 +313,8 @@ impl Leases {
     /// it says that it has had enough.
     pub(crate) fn revoke(&self, seq: u64, mut close: impl FnMut(Closing) -> bool) {
         // SeqCst fence: between sealing and looking for leases; pairs with the one in `install`
-        // (L2).
+        // (L2). A sealer has fenced before, when it closed the buffer, so that no model can miss
+        // this one; it is here so that revoking does not rest on what its callers do.
         fence(Ordering::SeqCst);
         // Relaxed: the fence orders it.
         let mut lent = self.lent.load(Ordering::Relaxed);

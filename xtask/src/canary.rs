@@ -94,6 +94,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     crash("lss-epoch-stays"),
     crash("lss-failed-sync-made-good"),
     crash("lss-header-claims-its-base"),
+    crash("lss-recovery-without-names"),
     crash("lss-recovery-without-sync"),
     crash("lss-segment-name-unsynced"),
     crash("lss-superblock-first-copy-first"),

@@ -230,8 +230,8 @@ impl<B: Backend> Core<B> {
         }
     }
 
-    /// If everything that was appended is durable, and no slot on disk says so yet: writes one that
-    /// does, with nothing in it but a void record.
+    /// If everything that was sealed is durable, and no slot on disk says so yet: writes one that
+    /// does, with a void record in it and whatever else the open buffer holds.
     fn leave_stability_slot(self: &Arc<Self>, progress: &mut Progress) {
         let durable = self.durable.next();
         let (open_seq, open_base) = self.ring.current();

@@ -7,7 +7,7 @@ use std::process::Command;
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::canary::{self, Catcher};
-use crate::suite::{Suite, SuiteError, Tally};
+use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::workspace::{Workspace, run_tests};
 
 pub(crate) const SUITE: Suite = Suite {
@@ -28,6 +28,7 @@ pub(crate) const SUITE: Suite = Suite {
                 ),
         )
     },
+    verify: &[Part::Whole(&[])],
     run,
 };
 

@@ -17,6 +17,7 @@ mod loom;
 mod suite;
 mod test;
 mod tidy;
+mod verify;
 mod workspace;
 
 use std::process::ExitCode;
@@ -27,23 +28,22 @@ use crate::suite::Suite;
 use crate::workspace::Workspace;
 
 /// Every suite there is.
-const SUITES: &[Suite] = &[tidy::SUITE, test::SUITE, loom::SUITE, kill::SUITE];
+const SUITES: &[Suite] = &[
+    tidy::SUITE,
+    test::SUITE,
+    loom::SUITE,
+    kill::SUITE,
+    verify::SUITE,
+];
 
 fn command() -> Command {
     let list = Command::new("list").about("Prints every suite, what it proves and what it needs");
-    let suites = SUITES.iter().map(|suite| {
-        (suite.args)(
-            Command::new(suite.name)
-                .about(suite.proves)
-                .after_help(format!("Needs: {}", suite.needs)),
-        )
-    });
     Command::new("cargo xtask")
         .about("Runs Esker's verification suites")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(list)
-        .subcommands(suites)
+        .subcommands(SUITES.iter().map(Suite::command))
 }
 
 fn list() {
@@ -89,6 +89,14 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn what_verify_runs_is_well_formed() {
+        for (suite, part) in verify::parts(SUITES) {
+            let seconds = matches!(part, suite::Part::Share { .. }).then_some(1);
+            let _parsed = suite.parse(part, seconds).expect(suite.name);
+        }
     }
 
     #[test]

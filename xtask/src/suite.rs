@@ -25,8 +25,41 @@ pub(crate) struct Suite {
     pub(crate) long: &'static str,
     /// Adds its options.
     pub(crate) args: fn(Command) -> Command,
+    /// What `cargo xtask verify` runs of it.
+    pub(crate) verify: &'static [Part],
     /// Runs it.
     pub(crate) run: fn(&Workspace, &ArgMatches) -> Result<Tally, SuiteError>,
+}
+
+impl Suite {
+    /// Its command line.
+    pub(crate) fn command(&self) -> Command {
+        let help = format!("Needs: {}", self.needs);
+        (self.args)(Command::new(self.name).about(self.proves).after_help(help))
+    }
+
+    /// The arguments of one part of it, for so many seconds.
+    pub(crate) fn parse(&self, part: Part, seconds: Option<u64>) -> Result<ArgMatches, SuiteError> {
+        let (Part::Whole(args) | Part::Share { args, .. }) = part;
+        let mut line: Vec<String> = vec![self.name.to_owned()];
+        line.extend(args.iter().map(ToString::to_string));
+        if let Some(seconds) = seconds {
+            line.extend(["--seconds".to_owned(), seconds.to_string()]);
+        }
+        Ok(self.command().try_get_matches_from(line)?)
+    }
+}
+
+/// One run of a suite within `cargo xtask verify`, with its arguments.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    /// Takes as long as it takes, and runs before what has a share.
+    Whole(&'static [&'static str]),
+    /// Goes on for as long as it is told with `--seconds`: its share of the time that is left.
+    Share {
+        weight: u32,
+        args: &'static [&'static str],
+    },
 }
 
 /// How many checks passed, failed and could not be made.

@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::canary::{self, Catcher};
-use crate::suite::{Suite, SuiteError, Tally};
+use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::workspace::{Workspace, announce, run_tests};
 
 pub(crate) const SUITE: Suite = Suite {
@@ -23,6 +23,7 @@ pub(crate) const SUITE: Suite = Suite {
                 ),
         )
     },
+    verify: &[Part::Whole(&[])],
     run,
 };
 

@@ -23,7 +23,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::canary::CLI_ACK_BEFORE_DURABLE as CANARY;
-use crate::suite::{Suite, SuiteError, Tally};
+use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::workspace::Workspace;
 use check::{Checker, Failure, Life, Survivor};
 use plan::Plan;
@@ -70,6 +70,13 @@ pub(crate) const SUITE: Suite = Suite {
                     ),
             )
     },
+    verify: &[
+        Part::Whole(&["--canary"]),
+        Part::Share {
+            weight: 2,
+            args: &["--rounds", "1000000"],
+        },
+    ],
     run,
 };
 

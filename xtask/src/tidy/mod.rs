@@ -11,7 +11,7 @@ mod tree;
 
 use clap::{ArgMatches, Command};
 
-use crate::suite::{Suite, SuiteError, Tally};
+use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::workspace::Workspace;
 use tree::Tree;
 
@@ -23,6 +23,7 @@ pub(crate) const SUITE: Suite = Suite {
     quick: "cargo xtask tidy",
     long: "the same",
     args: |command: Command| command,
+    verify: &[Part::Whole(&[])],
     run,
 };
 

@@ -17,6 +17,7 @@ mod loom;
 mod suite;
 mod test;
 mod tidy;
+mod trial;
 mod verify;
 mod workspace;
 

@@ -10,24 +10,24 @@
 //! acknowledged that lies only in the process, and that recovery copes with an end at any moment.
 //! What a power cut takes it cannot show.
 
-mod check;
+mod life;
 mod plan;
-mod process;
-mod records;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgAction, ArgMatches};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::canary::CLI_ACK_BEFORE_DURABLE as CANARY;
 use crate::suite::{Part, Suite, SuiteError, Tally};
+use crate::trial::{
+    Esker, Failure, Store, clock_seed, number_arg, on_disk, path_arg, working_backends,
+};
 use crate::workspace::Workspace;
-use check::{Checker, Failure, Life, Survivor};
+use life::{End, live};
 use plan::Plan;
-use process::{End, Esker, file_system};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "kill",
@@ -39,27 +39,17 @@ pub(crate) const SUITE: Suite = Suite {
     long: "cargo xtask kill --rounds 1000",
     args: |command| {
         command
-            .arg(number("rounds", "How many lives to end").default_value("60"))
-            .arg(number(
+            .arg(number_arg("rounds", "How many lives to end").default_value("60"))
+            .arg(number_arg(
                 "seed",
                 "What to draw from; from the clock by default",
             ))
-            .arg(number("seconds", "Start no life after so many seconds").default_value("3600"))
-            .arg(number("first-store", "Number of the store to start with").default_value("0"))
+            .arg(number_arg("seconds", "Start no life after so many seconds").default_value("3600"))
+            .arg(number_arg("first-store", "Number of the store to start with").default_value("0"))
+            .arg(path_arg("dir", "DIR", "Where to put the stores"))
             .arg(
-                Arg::new("dir")
-                    .long("dir")
-                    .value_name("DIR")
-                    .value_parser(value_parser!(PathBuf))
-                    .help("Where to put the stores"),
-            )
-            .arg(
-                Arg::new("esker")
-                    .long("esker")
-                    .value_name("FILE")
-                    .value_parser(value_parser!(PathBuf))
-                    .conflicts_with("canary")
-                    .help("Take this binary instead of building one"),
+                path_arg("esker", "FILE", "Take this binary instead of building one")
+                    .conflicts_with("canary"),
             )
             .arg(
                 Arg::new("canary")
@@ -83,14 +73,6 @@ pub(crate) const SUITE: Suite = Suite {
 /// After so many failures the rest tells nothing new.
 const MAX_FAILURES: u64 = 3;
 
-/// How many of the acknowledged records of a life are fetched one by one.
-const FETCHED: usize = 64;
-
-fn number(name: &'static str, help: &'static str) -> Arg {
-    let arg = Arg::new(name).long(name).value_name("N").help(help);
-    arg.value_parser(value_parser!(u64))
-}
-
 struct Options {
     rounds: u64,
     seed: u64,
@@ -112,7 +94,7 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         Some(binary) => binary.clone(),
         None => workspace.build_esker(canary.then_some(CANARY))?,
     };
-    let backends = backends(&binary, &dir, &mut tally)?;
+    let backends = working_backends(&binary, &dir, &mut tally)?;
     let options = Options {
         rounds: get("rounds").unwrap_or(60),
         seed: get("seed").map_or_else(clock_seed, Ok)?,
@@ -169,7 +151,7 @@ fn run_stores(
             }
             rounds += 1;
             let plan = Plan::draw(&mut random, backends);
-            let result = store.live(&plan, &mut random, &mut tested);
+            let result = live_and_look(&mut store, &plan, &mut random, &mut tested);
             tested.tally.count(result.is_ok());
             let Err(failure) = result else { continue };
             if options.canary {
@@ -224,111 +206,20 @@ fn judge_canary(options: &Options, tested: &Tested) -> Tested {
     judged
 }
 
-/// A store, and what is known to be in it.
-struct Store {
-    esker: Esker,
-    lives: Vec<Life>,
-    survivors: Vec<Survivor>,
-}
-
-impl Store {
-    fn new(esker: Esker) -> Self {
-        Self {
-            esker,
-            lives: Vec::new(),
-            survivors: Vec::new(),
-        }
-    }
-
-    /// Lives one life and looks at what it left.
-    fn live(
-        &mut self,
-        plan: &Plan,
-        random: &mut impl Rng,
-        tested: &mut Tested,
-    ) -> Result<(), Failure> {
-        // Drawn first, so that how the life goes does not change the next one.
-        let pick = random.next_u64();
-        let (life, end) = self.esker.live(plan)?;
-        tested.killed += u64::from(end == End::Killed);
-        tested.acknowledged += life.printed.len() as u64;
-        self.lives.push(life);
-        let before = self.look(pick, "as it was left");
-        let before = match before {
-            // Killed while the store was being created: there may be none to read yet.
-            Err(Failure::Command(_)) if self.is_empty() => Vec::new(),
-            other => other?,
-        };
-        self.esker
-            .run("append")
-            .map_err(|failure| at("reopening", failure))?;
-        let after = self.look(pick, "after reopening")?;
-        if after.get(..before.len()) != Some(&before[..]) {
-            return Err(Failure::Command(format!(
-                "{} records of this life were read before reopening, and they are not the first of \
-                 the {} after it",
-                before.len(),
-                after.len()
-            )));
-        }
-        tested.records += after.len() as u64;
-        self.survivors.extend(after);
-        // What was acknowledged is among the survivors now.
-        if let Some(life) = self.lives.last_mut() {
-            life.printed = Vec::new();
-        }
-        Ok(())
-    }
-
-    /// Whether nobody was ever told that this store holds anything.
-    fn is_empty(&self) -> bool {
-        self.survivors.is_empty() && self.lives.iter().all(|life| life.printed.is_empty())
-    }
-
-    /// Reads everything in every way, and gives the records of the last life.
-    fn look(&self, pick: u64, when: &str) -> Result<Vec<Survivor>, Failure> {
-        let mut checker = Checker::new(&self.lives, &self.survivors);
-        self.esker
-            .cat(|lsn, payload| checker.take(lsn, payload))
-            .and_then(|()| checker.finish())
-            .and_then(|found| self.fetch(pick).map(|()| found))
-            .and_then(|found| self.esker.run("verify").map(|()| found))
-            .map_err(|failure| at(when, failure))
-    }
-
-    /// Fetches some of the records that the last life acknowledged by their LSNs.
-    fn fetch(&self, pick: u64) -> Result<(), Failure> {
-        let Some(life) = self.lives.last().filter(|life| !life.printed.is_empty()) else {
-            return Ok(());
-        };
-        let count = life.printed.len();
-        let mut random = ChaCha8Rng::seed_from_u64(pick);
-        let mut chosen: Vec<usize> = (0..FETCHED)
-            .map(|_| random.random_range(0..count))
-            .collect();
-        chosen.extend([0, count - 1]);
-        let lsns: Vec<u64> = chosen.iter().map(|&index| life.printed[index]).collect();
-        let mut chosen = chosen.into_iter();
-        let mut expected = Vec::new();
-        self.esker.get(&lsns, |lsn, payload| {
-            let index = chosen.next().unwrap_or_default() as u64;
-            expected.clear();
-            life.records.write(index, &mut expected);
-            if payload == expected {
-                Ok(())
-            } else {
-                Err(Failure::LostAcknowledged { index, lsn })
-            }
-        })
-    }
-}
-
-/// Says in a command's failure at which point it came; the others say what is wrong themselves.
-fn at(when: &str, failure: Failure) -> Failure {
-    match failure {
-        Failure::Command(what) => Failure::Command(format!("{when}: {what}")),
-        other => other,
-    }
+/// Lives one life and looks at what it left.
+fn live_and_look(
+    store: &mut Store,
+    plan: &Plan,
+    random: &mut impl Rng,
+    tested: &mut Tested,
+) -> Result<(), Failure> {
+    // Drawn first, so that how the life goes does not change the next one.
+    let pick = random.next_u64();
+    let (life, end) = live(&store.esker, plan)?;
+    tested.killed += u64::from(end == End::Killed);
+    tested.acknowledged += life.printed.len() as u64;
+    tested.records += store.settle(life, pick)?;
+    Ok(())
 }
 
 /// Where the stores go: what survives a process in memory only would prove nothing.
@@ -341,36 +232,5 @@ fn directory(
     }
     let target = workspace.target_dir("kill");
     std::fs::create_dir_all(&target)?;
-    let in_memory = ["tmpfs", "ramfs"];
-    Ok([std::env::temp_dir(), target]
-        .into_iter()
-        .find(|dir| file_system(dir).is_some_and(|kind| !in_memory.contains(&kind.as_str()))))
-}
-
-/// The backends that work here.
-fn backends(
-    binary: &std::path::Path,
-    dir: &std::path::Path,
-    tally: &mut Tally,
-) -> Result<Vec<&'static str>, SuiteError> {
-    let scratch = tempfile::Builder::new()
-        .prefix("esker-kill-probe-")
-        .tempdir_in(dir)?;
-    let probe = std::process::Command::new(binary)
-        .arg("append")
-        .arg(scratch.path().join("store"))
-        .args(["--backend", "uring"])
-        .stdin(std::process::Stdio::null())
-        .output()?;
-    if probe.status.success() {
-        return Ok(vec!["uring", "blocking"]);
-    }
-    let why = String::from_utf8_lossy(&probe.stderr);
-    tally.skip("the io_uring backend", why.trim_end());
-    Ok(vec!["blocking"])
-}
-
-fn clock_seed() -> Result<u64, SuiteError> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    Ok(u64::from(now.subsec_nanos()) ^ now.as_secs())
+    Ok(on_disk([std::env::temp_dir(), target]))
 }

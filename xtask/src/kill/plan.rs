@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-use super::records::{Mix, Records};
+use crate::trial::{Mix, Records};
 
 /// When the process is killed.
 #[derive(Clone, Copy, Debug)]

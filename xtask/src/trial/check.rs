@@ -7,29 +7,29 @@ use super::records::Records;
 
 /// A record that was found in the store, and has to be there for as long as the store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Survivor {
-    pub(super) lsn: u64,
+pub(crate) struct Survivor {
+    pub(crate) lsn: u64,
     /// The number of the life that appended it.
-    pub(super) life: usize,
+    pub(crate) life: usize,
     /// Its number among the records of that life.
-    pub(super) index: u64,
+    pub(crate) index: u64,
 }
 
 /// One life, after its end.
 #[derive(Clone, Debug)]
-pub(super) struct Life {
-    pub(super) records: Records,
+pub(crate) struct Life {
+    pub(crate) records: Records,
     /// Record `i` was appended by thread `i mod threads`.
-    pub(super) threads: u64,
+    pub(crate) threads: u64,
     /// How many records the process may have seen.
-    pub(super) fed: u64,
+    pub(crate) fed: u64,
     /// The LSNs that it printed: the k-th is that of record k, which thereby was acknowledged.
-    pub(super) printed: Vec<u64>,
+    pub(crate) printed: Vec<u64>,
 }
 
 /// What is wrong with a store.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// A record whose LSN had been printed is not there.
     LostAcknowledged { index: u64, lsn: u64 },
     /// A record of an earlier life, seen after that life, is gone or has become another.
@@ -94,7 +94,7 @@ impl fmt::Display for Failure {
 }
 
 /// Takes the records of a store in the order in which it gives them.
-pub(super) struct Checker<'s> {
+pub(crate) struct Checker<'s> {
     lives: &'s [Life],
     survivors: &'s [Survivor],
     seen: usize,
@@ -108,7 +108,7 @@ pub(super) struct Checker<'s> {
 impl<'s> Checker<'s> {
     /// `survivors` is what the store held before, in order; what is new has to come from the last
     /// of `lives`.
-    pub(super) fn new(lives: &'s [Life], survivors: &'s [Survivor]) -> Self {
+    pub(crate) fn new(lives: &'s [Life], survivors: &'s [Survivor]) -> Self {
         let threads = lives.last().map_or(0, |life| life.threads);
         Self {
             lives,
@@ -122,7 +122,7 @@ impl<'s> Checker<'s> {
     }
 
     /// Takes the next record.
-    pub(super) fn take(&mut self, lsn: u64, payload: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn take(&mut self, lsn: u64, payload: &[u8]) -> Result<(), Failure> {
         if let Some(after) = self.last.replace(lsn)
             && lsn <= after
         {
@@ -190,7 +190,7 @@ impl<'s> Checker<'s> {
     }
 
     /// Checks that nothing is missing at the end, and gives the records of the last life.
-    pub(super) fn finish(self) -> Result<Vec<Survivor>, Failure> {
+    pub(crate) fn finish(self) -> Result<Vec<Survivor>, Failure> {
         if let Some(&Survivor { lsn, life, index }) = self.survivors.get(self.seen) {
             return Err(Failure::LostSurvivor { lsn, life, index });
         }

@@ -2,7 +2,7 @@
 
 /// How long the records of a life are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mix {
+pub(crate) enum Mix {
     /// Up to a few hundred bytes, many of them next to nothing.
     Small,
     /// From next to nothing to a few hundred KiB.
@@ -13,17 +13,17 @@ pub(super) enum Mix {
 
 /// Generates any record of one life from its number.
 #[derive(Clone, Debug)]
-pub(super) struct Records {
+pub(crate) struct Records {
     /// Tells this life from every other of any store.
-    pub(super) key: u64,
-    pub(super) mix: Mix,
+    pub(crate) key: u64,
+    pub(crate) mix: Mix,
     /// Whether any byte may occur in a record, or none that ends a line.
-    pub(super) binary: bool,
+    pub(crate) binary: bool,
 }
 
 impl Records {
     /// Appends record number `index` to `out`.
-    pub(super) fn write(&self, index: u64, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, index: u64, out: &mut Vec<u8>) {
         out.extend_from_slice(self.tag(index).as_bytes());
         let mut random = SplitMix(self.key ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let len = filler_bytes(self.mix, &mut random);
@@ -41,7 +41,7 @@ impl Records {
     }
 
     /// Which record of this life `payload` claims to be.
-    pub(super) fn index_of(&self, payload: &[u8]) -> Option<u64> {
+    pub(crate) fn index_of(&self, payload: &[u8]) -> Option<u64> {
         let tag = payload.get(..TAG_BYTES)?;
         let (key, index) = std::str::from_utf8(tag).ok()?.split_once('.')?;
         if u64::from_str_radix(key, 16).ok()? != self.key {

@@ -21,6 +21,8 @@ pub(crate) enum Catcher {
     Loom,
     /// `cargo xtask test --canaries`: the package's tests.
     Test,
+    /// `cargo xtask sim --canaries`: the tests over the simulated disk, in release.
+    Sim,
     /// `cargo xtask kill --canary`.
     Kill,
 }
@@ -51,7 +53,7 @@ const fn crash(name: &'static str) -> Canary {
         name,
         package: "esker-lss",
         tests: "esker-sim",
-        catcher: Catcher::Test,
+        catcher: Catcher::Sim,
     }
 }
 

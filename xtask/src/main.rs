@@ -14,6 +14,7 @@
 mod canary;
 mod kill;
 mod loom;
+mod sim;
 mod suite;
 mod test;
 mod tidy;
@@ -33,6 +34,7 @@ const SUITES: &[Suite] = &[
     tidy::SUITE,
     test::SUITE,
     loom::SUITE,
+    sim::SUITE,
     kill::SUITE,
     verify::SUITE,
 ];

@@ -121,7 +121,7 @@ pub(crate) fn run_tests(mut command: Command) -> Result<(ExitStatus, Tally), Sui
 }
 
 /// Reads `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
-fn result_line(line: &str) -> Option<Tally> {
+pub(crate) fn result_line(line: &str) -> Option<Tally> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let mut tally = Tally::default();
     for count in counts.split("; ") {

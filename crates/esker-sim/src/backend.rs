@@ -190,10 +190,13 @@ impl Backend for Sim {
                 } else {
                     0
                 };
+                let one_in = self.shared.options.slow_one_in;
+                let slow = one_in > 0 && state.machine.dice.chance(1, one_in);
                 state.machine.queue.push(Queued {
                     operation,
                     landed,
                     refused,
+                    slow,
                 });
             }
             state.epoch += 1;

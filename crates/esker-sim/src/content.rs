@@ -72,8 +72,8 @@ impl Content {
         self.len = self.len.max(offset + bytes.len() as u64);
         for part in parts(offset, bytes.len()) {
             let source = &bytes[part.from..part.from + part.len];
-            let is_zero = source.iter().all(|&byte| byte == 0);
-            if is_zero && !self.pages.contains_key(&part.page) {
+            // A page that is not there reads as zeroes.
+            if !self.pages.contains_key(&part.page) && source.iter().all(|&byte| byte == 0) {
                 continue;
             }
             let page = self

@@ -8,6 +8,11 @@ use esker_io::IoError;
 pub enum Fault {
     /// A write ends with EIO; whether it has landed is for the seed to say.
     WriteFails,
+    /// A write ends with EIO after its first sectors of 512 bytes have been transferred.
+    WriteIsShort {
+        /// So many of them.
+        sectors: usize,
+    },
     /// A write succeeds, and nothing of it is there: the old content stays.
     WriteIsLost,
     /// A write succeeds, and its bytes are at another offset of its file.
@@ -38,7 +43,10 @@ pub(crate) enum Turn {
 impl Fault {
     fn turn(self) -> Turn {
         match self {
-            Self::WriteFails | Self::WriteIsLost | Self::WriteGoesTo { .. } => Turn::Write,
+            Self::WriteFails
+            | Self::WriteIsShort { .. }
+            | Self::WriteIsLost
+            | Self::WriteGoesTo { .. } => Turn::Write,
             Self::SyncFails => Turn::Sync,
             Self::DirSyncFails => Turn::DirSync,
             Self::ReadFails => Turn::Read,

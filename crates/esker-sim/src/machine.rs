@@ -31,6 +31,8 @@ pub(crate) struct Queued {
     pub(crate) landed: u64,
     /// Why it is not carried out: its file is of another life.
     pub(crate) refused: Option<IoError>,
+    /// It completes after all that are not slow.
+    pub(crate) slow: bool,
 }
 
 /// A write that was in flight when its machine or its process ended.
@@ -435,14 +437,24 @@ impl Machine {
         if !self.has_space(file, to + bytes.len() as u64) {
             return Err(os_error(context.clone(), libc::ENOSPC));
         }
-        let fails = fault == Some(Fault::WriteFails);
-        let is_lost = fault == Some(Fault::WriteIsLost) || (fails && self.dice.chance(1, 2));
-        if !is_lost {
+        let landed = match fault {
+            Some(Fault::WriteIsLost) => 0,
+            Some(Fault::WriteFails) if self.dice.chance(1, 2) => 0,
+            Some(Fault::WriteIsShort { sectors }) => sectors_end(to, bytes.len(), sectors),
+            _ => bytes.len(),
+        };
+        let fails = matches!(fault, Some(Fault::WriteFails | Fault::WriteIsShort { .. }));
+        if landed > 0 {
             let number = self.next_landing();
-            self.node(file).write(number, to, bytes, durable && !fails);
+            self.node(file)
+                .write(number, to, &bytes[..landed], durable && !fails);
         }
         if fails {
-            return Err(os_error(context.clone(), libc::EIO));
+            let mut context = context.clone();
+            if matches!(fault, Some(Fault::WriteIsShort { .. })) {
+                context = context.after(landed as u64);
+            }
+            return Err(os_error(context, libc::EIO));
         }
         Ok(())
     }
@@ -452,12 +464,16 @@ impl Machine {
         if self.queue.is_empty() {
             return None;
         }
-        let index = if in_order {
-            0
-        } else {
-            self.dice.index(self.queue.len())
-        };
-        Some(self.queue.remove(index))
+        if in_order {
+            return Some(self.queue.remove(0));
+        }
+        let quick = self.queue.iter().filter(|queued| !queued.slow).count();
+        if quick == 0 || quick == self.queue.len() {
+            return Some(self.queue.remove(self.dice.index(self.queue.len())));
+        }
+        let number = self.dice.index(quick);
+        let mut places = (0..self.queue.len()).filter(|&place| !self.queue[place].slow);
+        places.nth(number).map(|place| self.queue.remove(place))
     }
 
     // Ends and beginnings.
@@ -638,6 +654,12 @@ impl Machine {
     pub(crate) fn file_paths(&self) -> Vec<PathBuf> {
         self.names.files().map(|(path, _)| path).collect()
     }
+}
+
+/// The length of the first `count` sectors of a write.
+fn sectors_end(offset: u64, len: usize, count: usize) -> usize {
+    let sectors = crate::node::sectors(offset, len).take(count);
+    sectors.last().map_or(0, |sector| sector.end)
 }
 
 fn flying(file: &Description, action: &Action) -> Option<Flying> {

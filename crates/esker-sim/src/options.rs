@@ -31,6 +31,7 @@ pub struct SimOptions {
     pub(crate) capacity_bytes: Option<u64>,
     pub(crate) alignment: Alignment,
     pub(crate) allocated: Allocated,
+    pub(crate) slow_one_in: u64,
 }
 
 impl SimOptions {
@@ -45,6 +46,7 @@ impl SimOptions {
             capacity_bytes: None,
             alignment: Alignment::SECTOR,
             allocated: Allocated::Reserved,
+            slow_one_in: 0,
         }
     }
 
@@ -52,6 +54,14 @@ impl SimOptions {
     #[must_use]
     pub fn completions(mut self, completions: Completions) -> Self {
         self.completions = completions;
+        self
+    }
+
+    /// Of the operations submitted, one in so many, drawn by the seed, is slow: it completes only when
+    /// nothing else is in flight. None by default.
+    #[must_use]
+    pub fn slow_one_in(mut self, operations: u64) -> Self {
+        self.slow_one_in = operations;
         self
     }
 

@@ -241,6 +241,7 @@ impl Shared {
                 mut operation,
                 landed,
                 refused,
+                ..
             } = queued;
             let result = match refused {
                 Some(error) => Err(error),

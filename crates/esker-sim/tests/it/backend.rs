@@ -42,6 +42,57 @@ fn it_conforms_with_immediate_completions() {
 }
 
 #[test]
+fn it_conforms_with_slow_operations() {
+    let options = SimOptions::new(3).slow_one_in(3);
+    let report = conformance::run(Path::new("/suite"), |_| Sim::with(options));
+    println!("{report}");
+    report.assert();
+}
+
+#[test]
+fn a_slow_operation_completes_when_nothing_else_is_in_flight() {
+    let mut overtaken = 0;
+    for seed in 0..50 {
+        let sim = Sim::with(SimOptions::new(seed).alone(true).slow_one_in(4));
+        let file = create(&sim, "/f");
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let batch = (0..6_u64).map(|number| {
+            let order = Arc::clone(&order);
+            let action = write(number * 512, &[1; 512], Durability::Written);
+            Operation::new(file.clone(), action, move |_| {
+                order.lock().expect("whole").push(number);
+            })
+        });
+        sim.submit(batch.collect());
+        sim.wait_until(&mut || sim.in_flight() == 0, None);
+        let order = order.lock().expect("whole");
+        assert_eq!(order.len(), 6, "seed {seed}");
+        overtaken += usize::from(order[5] == 0);
+    }
+    // One in four is slow, and one that is not comes last in one of six.
+    assert!((5..40).contains(&overtaken), "{overtaken} of 50");
+}
+
+#[test]
+fn a_short_write_has_transferred_its_first_sectors() {
+    let sim = Sim::new(1);
+    let file = create(&sim, "/f");
+    sim.sync_dir(Path::new("/")).expect("synced");
+    sim.write_at(&file, 0, vec![1; 2048], Durability::Durable)
+        .expect("written");
+    sim.inject(Fault::WriteIsShort { sectors: 2 }, 0);
+    let error = sim
+        .write_at(&file, 0, vec![2; 2048], Durability::Durable)
+        .expect_err("short");
+    let context = esker_io::IoError::from(error).context().clone();
+    assert_eq!(context.transferred_bytes, 1024);
+    let expected = [[2; 1024], [1; 1024]].concat();
+    assert_eq!(contents(&sim, "/f"), expected);
+    let lost = sim.crash(&mut |_| Survival::Lost);
+    assert_eq!(contents(&lost, "/f"), [1; 2048], "nothing was confirmed");
+}
+
+#[test]
 fn a_seed_repeats_its_order_and_another_has_its_own() {
     let order = |seed| {
         let sim = Sim::with(SimOptions::new(seed).alone(true));

@@ -87,9 +87,12 @@ fn failing(seed: u64) {
     let mut dice = Dice::new(seed);
     let options = small(drawn_ordering(&mut dice)).sync_every_bytes(4096 << dice.below(4));
     let mut bench = start(dice.draw(), &options);
-    let fault = match dice.below(5) {
+    let fault = match dice.below(6) {
         0..2 => Fault::WriteFails,
         2..4 => Fault::SyncFails,
+        4 => Fault::WriteIsShort {
+            sectors: dice.index(9),
+        },
         _ => Fault::DirSyncFails,
     };
     bench.sim.inject(fault, dice.below(12));

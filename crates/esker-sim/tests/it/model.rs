@@ -7,6 +7,8 @@ use esker_io::Ordering;
 use esker_lss::{Lsn, Maintenance, OpenError, Options, ReadError, Reader, Store, verify};
 use esker_sim::{Dice, Sim, Survival, Undurable};
 
+use crate::seeds;
+
 /// Where the store is.
 pub(crate) fn dir() -> &'static Path {
     Path::new("/data/store")
@@ -74,7 +76,9 @@ impl Model {
     pub(crate) fn payload(&mut self, len: usize) -> Vec<u8> {
         self.made += 1;
         let fill = self.made.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes();
-        fill.iter().copied().cycle().take(len).collect()
+        let mut payload = fill.repeat(len.div_ceil(fill.len()));
+        payload.truncate(len);
+        payload
     }
 
     pub(crate) fn appended(&mut self, lsn: Lsn, payload: Vec<u8>) {
@@ -119,13 +123,14 @@ impl Model {
         self.trim_tried = self.trim_tried.max(lsn.get());
     }
 
-    pub(crate) fn has_trimmed(&mut self, first: Lsn) {
+    /// Whether the log begins later than before.
+    pub(crate) fn has_trimmed(&mut self, first: Lsn) -> bool {
         assert!(
             first.get() <= self.trim_tried,
             "more was trimmed than asked for"
         );
         assert!(first.get() >= self.trimmed, "the log begins earlier again");
-        self.trimmed = first.get();
+        std::mem::replace(&mut self.trimmed, first.get()) < first.get()
     }
 
     /// Takes note of what the store says of itself.
@@ -302,12 +307,16 @@ pub(crate) fn recover(
 ) -> Result<Store<Sim>, OpenError> {
     let seen = look_from_outside(sim);
     assert!(seen.is_some() || !model.is_created, "the store is gone");
+    let is_cycle = model.is_created;
     let store = match Store::open(dir(), sim.clone(), options.clone()) {
         Ok(store) => store,
         Err(error) if sim.is_down() => return Err(error),
         Err(error) => panic!("the store does not open: {error:?}"),
     };
     model.recovered(&store, end);
+    if is_cycle {
+        seeds::count_cycle();
+    }
     if let Some((mut seen, settled)) = seen {
         if !settled {
             // A trim may have landed since.

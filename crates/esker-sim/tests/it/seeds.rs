@@ -1,5 +1,10 @@
-//! Runs of many seeds, each of which can be repeated alone.
+//! Runs of many seeds, each of which can be repeated alone, and how many crashes they were.
+//!
+//! From the environment: `ESKER_SIM_SEED` runs one seed; `ESKER_SIM_SEEDS` says how many instead of
+//! the default; `ESKER_SIM_FIRST` where they begin; `ESKER_SIM_SECONDS` goes on with further seeds
+//! until so much time has passed.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +14,22 @@ use std::time::{Duration, Instant};
 /// How long one seed may take. It takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The number of seeds, from the environment or else by default.
-fn wanted(by_default: u64) -> u64 {
-    number("ESKER_SIM_SEEDS").unwrap_or(by_default)
+thread_local! {
+    static CYCLES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A life has ended in a crash, and the store has been opened and checked after it.
+pub(crate) fn count_cycle() {
+    CYCLES.set(CYCLES.get() + 1);
+}
+
+/// Says how many crashes this thread's test has recovered from, in the form that the suites read.
+pub(crate) fn report(name: &str, what: &str, began: Instant) {
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{name}: {what}, {} crash/recover cycles in {seconds:.3} s",
+        CYCLES.take()
+    );
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -23,18 +41,28 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn replay(test: &str, seed: u64) -> String {
-    format!("replay: ESKER_SIM_SEED={seed} cargo test -p esker-sim --test it {test} -- --exact")
+    format!(
+        "replay: ESKER_SIM_SEED={seed} cargo test --release -p esker-sim --test it {test} -- --exact"
+    )
 }
 
 /// Runs a test body for every seed, and says which one failed and how to repeat it. A seed that does
 /// not end is a failure too.
 pub(crate) fn run(test: &'static str, by_default: u64, body: impl Fn(u64)) {
-    let seeds = match number("ESKER_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..wanted(by_default),
+    let mut seconds = number("ESKER_SIM_SECONDS").unwrap_or(0);
+    let by_default = if seconds > 0 { 1 } else { by_default };
+    let mut count = number("ESKER_SIM_SEEDS").unwrap_or(by_default);
+    let first = number("ESKER_SIM_FIRST").unwrap_or(0);
+    let first = match number("ESKER_SIM_SEED") {
+        Some(seed) => {
+            (count, seconds) = (1, 0);
+            seed
+        }
+        None => first,
     };
     let began = Instant::now();
-    let current = Arc::new(AtomicU64::new(seeds.start));
+    let until = began + Duration::from_secs(seconds);
+    let current = Arc::new(AtomicU64::new(first));
     let watched = Arc::downgrade(&current);
     thread::spawn(move || {
         let mut last = (u64::MAX, Instant::now());
@@ -50,13 +78,15 @@ pub(crate) fn run(test: &'static str, by_default: u64, body: impl Fn(u64)) {
             thread::sleep(Duration::from_millis(200));
         }
     });
-    let count = seeds.end - seeds.start;
-    for seed in seeds {
+    let mut done = 0;
+    while done < count || (seconds > 0 && Instant::now() < until) {
+        let seed = first.wrapping_add(done);
         current.store(seed, Ordering::SeqCst);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(seed))) {
             eprintln!("seed {seed} failed; {}", replay(test, seed));
             resume_unwind(payload);
         }
+        done += 1;
     }
-    println!("{test}: {count} seeds in {:?}", began.elapsed());
+    report(test, &format!("{done} seeds"), began);
 }

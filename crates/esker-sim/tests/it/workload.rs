@@ -190,7 +190,9 @@ impl Bench {
                     Err(TrimError::NotDurable { .. }) if lsn > self.store.durable() => {}
                     trimmed => {
                         let first = self.pass(step, trimmed)?;
-                        self.model.has_trimmed(first);
+                        if self.model.has_trimmed(first) {
+                            check_space(&self.sim, &self.store);
+                        }
                     }
                 }
                 assert!(self.store.first() <= self.store.durable());
@@ -249,4 +251,18 @@ impl Bench {
             Err(error) => panic!("the store does not open again: {error:?}"),
         }
     }
+}
+
+/// After a trim, the files are those of what is left, of what the ring can still take, and a few
+/// spares.
+fn check_space(sim: &Sim, store: &Store<Sim>) {
+    let segment_bytes = 64 << 10;
+    let superblock_bytes = (64 << 10) + 4096;
+    let ahead = 64 << 10;
+    let last = (store.tail().get() + ahead) / segment_bytes;
+    let segments = last + 1 - store.first().get() / segment_bytes;
+    let spares = 3;
+    let most = superblock_bytes + (segments + spares) * segment_bytes;
+    let used = sim.used_bytes();
+    assert!(used <= most, "{used} bytes are used, and {most} are enough");
 }

@@ -60,6 +60,9 @@ const fn crash(name: &'static str) -> Canary {
 /// The one that `kill` catches.
 pub(crate) const CLI_ACK_BEFORE_DURABLE: &str = "cli-ack-before-durable";
 
+/// The ones that `cargo xtask crash --canaries` has to catch, besides whoever is named for each.
+pub(crate) const CRASH: &[&str] = &[CLI_ACK_BEFORE_DURABLE, "lss-written-is-durable"];
+
 /// Every canary there is.
 pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-ring", "commit-relaxed"),

@@ -12,6 +12,7 @@
 )]
 
 mod canary;
+mod crash;
 mod kill;
 mod loom;
 mod sim;
@@ -36,6 +37,7 @@ const SUITES: &[Suite] = &[
     loom::SUITE,
     sim::SUITE,
     kill::SUITE,
+    crash::SUITE,
     verify::SUITE,
 ];
 

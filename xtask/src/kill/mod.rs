@@ -10,9 +10,6 @@
 //! acknowledged that lies only in the process, and that recovery copes with an end at any moment.
 //! What a power cut takes it cannot show.
 
-mod life;
-mod plan;
-
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -23,11 +20,10 @@ use rand_chacha::ChaCha8Rng;
 use crate::canary::CLI_ACK_BEFORE_DURABLE as CANARY;
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::trial::{
-    Esker, Failure, Store, clock_seed, number_arg, on_disk, path_arg, working_backends,
+    End, Esker, Failure, Plan, Store, clock_seed, live, number_arg, on_disk, path_arg,
+    working_backends,
 };
 use crate::workspace::Workspace;
-use life::{End, live};
-use plan::Plan;
 
 pub(crate) const SUITE: Suite = Suite {
     name: "kill",
@@ -215,7 +211,7 @@ fn live_and_look(
 ) -> Result<(), Failure> {
     // Drawn first, so that how the life goes does not change the next one.
     let pick = random.next_u64();
-    let (life, end) = live(&store.esker, plan)?;
+    let (life, end) = live(&store.esker, plan, |_printed| {})?;
     tested.killed += u64::from(end == End::Killed);
     tested.acknowledged += life.printed.len() as u64;
     tested.records += store.settle(life, pick)?;

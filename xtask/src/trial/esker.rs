@@ -1,7 +1,7 @@
 //! [`Esker`]: the command as a process, and what it prints.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::thread;
@@ -77,11 +77,26 @@ impl Esker {
 
     /// Runs a command whose output does not matter.
     pub(crate) fn run(&self, subcommand: &str) -> Result<(), Failure> {
-        let mut process = self.spawn(&mut self.command(subcommand))?;
+        self.run_with(subcommand, &[])
+    }
+
+    /// Runs a command with more arguments, whose output does not matter.
+    pub(crate) fn run_with(&self, subcommand: &str, args: &[&str]) -> Result<(), Failure> {
+        let mut process = self.spawn(self.command(subcommand).args(args))?;
         let mut output = process.0.stdout.take().expect("stdout is piped");
         let what = format!("esker {subcommand}");
         io::copy(&mut output, &mut io::sink()).map_err(|error| broken(&what, &error))?;
         self.finish(process, &what)
+    }
+
+    /// Appends a few lines.
+    pub(crate) fn append(&self, lines: &[u8]) -> Result<(), Failure> {
+        let mut process = self.spawn(self.command("append").stdin(Stdio::piped()))?;
+        let mut input = process.0.stdin.take().expect("stdin is piped");
+        // Should it not read them, it says why in its own way.
+        let _unread = input.write_all(lines);
+        drop(input);
+        self.finish(process, "esker append")
     }
 
     /// Gives every record of the store to `take`, in its order.

@@ -3,12 +3,18 @@
 
 mod check;
 mod esker;
+mod files;
+mod life;
 mod options;
+mod plan;
 mod records;
 mod store;
 
-pub(crate) use check::{Failure, Life};
-pub(crate) use esker::{Esker, PATIENCE, broken, number};
+pub(crate) use check::Failure;
+pub(crate) use esker::Esker;
+pub(crate) use files::{FileSystem, Mounted, missing_tool, roomy_dir, run_tool, tool};
+pub(crate) use life::{End, live};
 pub(crate) use options::{clock_seed, number_arg, on_disk, path_arg, working_backends};
+pub(crate) use plan::{Feed, Kill, Plan};
 pub(crate) use records::{Mix, Records};
-pub(crate) use store::Store;
+pub(crate) use store::{Store, create_small};

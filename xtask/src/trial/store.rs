@@ -1,13 +1,30 @@
 //! [`Store`]: a store, what is known to be in it, and looking at it through the command.
 
+use std::path::Path;
+
+use esker_lss::{AnyBackend, Options};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::check::{Checker, Failure, Life, Survivor};
 use super::esker::Esker;
+use crate::suite::SuiteError;
 
 /// How many of the acknowledged records of a life are fetched one by one.
 const FETCHED: usize = 64;
+
+/// Creates a store with segments small enough that a few MiB of records fill several, and with room
+/// for any record that is drawn. Its files are made by this program, not by the one that is tried.
+pub(crate) fn create_small(dir: &Path, segment_bytes: u64) -> Result<(), SuiteError> {
+    let options = Options::default()
+        .segment_bytes(segment_bytes)
+        .max_record_bytes(4 << 20)
+        .buffers(2)
+        .spare_segments(0)
+        .idle(None);
+    esker_lss::Store::open(dir, AnyBackend::blocking(), options)?.close()?;
+    Ok(())
+}
 
 /// A store, and what is known to be in it.
 pub(crate) struct Store {

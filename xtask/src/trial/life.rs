@@ -7,12 +7,13 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::check::{Failure, Life};
+use super::esker::{Esker, PATIENCE, broken, number};
 use super::plan::{Feed, Kill, Plan};
-use crate::trial::{Esker, Failure, Life, PATIENCE, broken, number};
 
 /// How a life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Killed,
     ByItself,
 }
@@ -25,7 +26,13 @@ enum Event {
 }
 
 /// One life: starts an append, feeds it, and ends it as planned.
-pub(super) fn live(esker: &Esker, plan: &Plan) -> Result<(Life, End), Failure> {
+///
+/// `printed` is told how many LSNs have been printed, each time all that there are have been read.
+pub(crate) fn live(
+    esker: &Esker,
+    plan: &Plan,
+    printed: impl FnMut(usize) + Send,
+) -> Result<(Life, End), Failure> {
     let mut command = esker.command("append");
     command.args(["--lsns", "--threads", &plan.threads.to_string()]);
     command.args(["--ordering", plan.ordering, "--backend", plan.backend]);
@@ -39,7 +46,7 @@ pub(super) fn live(esker: &Esker, plan: &Plan) -> Result<(Life, End), Failure> {
     thread::scope(|scope| {
         let fed_events = events.clone();
         let feeder = scope.spawn(move || feed(stdin, plan, &fed_events));
-        let reader = scope.spawn(move || read_printed(stdout, &events));
+        let reader = scope.spawn(move || read_printed(stdout, &events, printed));
         let timely = await_moment(plan.kill, &received);
         // It may have ended by itself a moment ago; the status tells.
         let _gone = process.0.kill();
@@ -157,7 +164,11 @@ fn feed(mut stdin: ChildStdin, plan: &Plan, events: &Sender<Event>) -> (u64, Opt
 }
 
 /// Reads the LSNs whose lines are complete.
-fn read_printed(stdout: ChildStdout, events: &Sender<Event>) -> Result<Vec<u64>, Failure> {
+fn read_printed(
+    stdout: ChildStdout,
+    events: &Sender<Event>,
+    mut tell: impl FnMut(usize),
+) -> Result<Vec<u64>, Failure> {
     let mut stdout = BufReader::new(stdout);
     let mut printed = Vec::new();
     let mut line = Vec::new();
@@ -174,9 +185,13 @@ fn read_printed(stdout: ChildStdout, events: &Sender<Event>) -> Result<Vec<u64>,
             Ok(_) => break Ok(()),
             Err(error) => break Err(broken("reading LSNs", &error)),
         }
+        if stdout.buffer().is_empty() {
+            tell(printed.len());
+        }
         // Nobody listens any more once it is to be killed.
         let _unheard = events.send(Event::Printed(printed.len()));
     };
+    tell(printed.len());
     let _unheard = events.send(Event::Closed);
     result.map(|()| printed)
 }

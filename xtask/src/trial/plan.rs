@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-use crate::trial::{Mix, Records};
+use super::records::{Mix, Records};
 
 /// When the process is killed.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kill {
+pub(crate) enum Kill {
     /// So long after it was started.
     After(Duration),
     /// So long after it had printed so many LSNs, or all that there are to print.
@@ -21,7 +21,7 @@ pub(super) enum Kill {
 
 /// How the input is handed over.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Feed {
+pub(crate) enum Feed {
     /// As fast as it goes.
     FlatOut,
     /// So many records at a time, with a pause after them.
@@ -30,22 +30,22 @@ pub(super) enum Feed {
 
 /// One life.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) records: Records,
-    pub(super) threads: u64,
-    pub(super) ordering: &'static str,
-    pub(super) backend: &'static str,
-    pub(super) framing: &'static str,
-    pub(super) feed: Feed,
-    pub(super) kill: Kill,
-    pub(super) max_records: u64,
-    pub(super) max_bytes: usize,
+pub(crate) struct Plan {
+    pub(crate) records: Records,
+    pub(crate) threads: u64,
+    pub(crate) ordering: &'static str,
+    pub(crate) backend: &'static str,
+    pub(crate) framing: &'static str,
+    pub(crate) feed: Feed,
+    pub(crate) kill: Kill,
+    pub(crate) max_records: u64,
+    pub(crate) max_bytes: usize,
 }
 
 impl Plan {
     /// Draws one. Every use of `random` happens whatever the outcome, so that a seed means the same
     /// on every machine.
-    pub(super) fn draw(random: &mut impl Rng, backends: &[&'static str]) -> Self {
+    pub(crate) fn draw(random: &mut impl Rng, backends: &[&'static str]) -> Self {
         let binary = random.random_bool(0.5);
         let key = random.next_u64();
         let mix = pick(random, &[Mix::Small, Mix::Mixed, Mix::Mixed, Mix::Oversize]);

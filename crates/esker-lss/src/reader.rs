@@ -479,12 +479,12 @@ mod tests {
         for segment in [0, 2, 3, 4, 5] {
             std::fs::remove_file(log.segment_path(segment)).expect("removed");
         }
-        std::fs::rename(log.segment_path(1), log.segment_path(9)).expect("renamed");
+        std::fs::rename(log.segment_path(1), log.segment_path(8)).expect("renamed");
         let old = log.records[1].0;
         let second = log.records[40].0;
         assert!(second.get() > SEGMENT);
         log.write(
-            9 * SEGMENT,
+            8 * SEGMENT,
             &vec![0; usize::try_from(SEGMENT).expect("small")],
         );
         reader.shared.segments.forget_read_handles();

@@ -85,7 +85,7 @@ pub(crate) trait Visitor {
 }
 
 /// Looks at nothing.
-struct Unseen;
+pub(crate) struct Unseen;
 
 impl Visitor for Unseen {
     fn bytes(&mut self, _: &SlotHeader, _: &[u8]) {}
@@ -343,19 +343,24 @@ fn is_zero(bytes: &[u8]) -> bool {
         && rest.iter().all(|&byte| byte == 0)
 }
 
-/// Whether there is a file for every address of `[first, end)`.
+/// Whether there is a file for every address of `[first, end)`, and none missing before one that
+/// lies behind: a segment gets its name when the one before it durably has one.
 pub(crate) fn check_files<B: Backend>(
     segments: &Arc<SegmentSet<B>>,
     first: Lsn,
     end: Lsn,
 ) -> Result<(), OpenError> {
-    if first >= end {
-        return Ok(());
-    }
     let geometry = segments.geometry();
     let mut expected = geometry.segment_of(first.get());
-    let last = geometry.segment_of(end.get() - 1);
-    for &segment in segments.existing()?.range(expected..=last) {
+    let existing = segments.existing()?;
+    let needed = (first < end).then(|| geometry.segment_of(end.get() - 1));
+    let Some(last) = needed
+        .max(existing.last().copied())
+        .filter(|last| *last >= expected)
+    else {
+        return Ok(());
+    };
+    for &segment in existing.range(expected..=last) {
         if segment != expected {
             break;
         }
@@ -364,7 +369,7 @@ pub(crate) fn check_files<B: Backend>(
     if expected > last {
         return Ok(());
     }
-    let lsn = first.max(Lsn::new(expected * geometry.segment_bytes()));
+    let lsn = first.max(Lsn::new(expected.saturating_mul(geometry.segment_bytes())));
     Err(corruption(segments, lsn, None, Damage::Missing).into())
 }
 

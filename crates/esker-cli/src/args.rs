@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Info(Info),
     /// Read everything, check everything, change nothing.
     Verify(Verify),
+    /// Give back what is whole of a damaged store, and list what is not.
+    Salvage(Salvage),
     /// Free the segments that lie wholly below an LSN.
     Trim(Trim),
 }
@@ -143,6 +145,31 @@ pub(crate) struct Verify {
     pub(crate) backend: BackendArg,
 }
 
+/// Gives back what is whole of a damaged store, and lists what is not.
+///
+/// For a store that does not open: with acknowledged data damaged, segments missing, or its superblock
+/// lost. Records whose checksums match go to standard output in log order; ranges of LSNs that are
+/// not whole, with file and offset, to standard error. Changes nothing. The exit status is 1 if
+/// anything is not whole.
+#[derive(Debug, Args)]
+#[command(long_about)]
+pub(crate) struct Salvage {
+    /// The store's directory.
+    pub(crate) store: PathBuf,
+    /// Print a record's LSN and a tab before it.
+    #[arg(long)]
+    pub(crate) lsns: bool,
+    /// Print what is not whole, and the sum, as one JSON object on standard error.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How records are told apart.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) framing: Framing,
+    /// How the store does its I/O.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) backend: BackendArg,
+}
+
 /// Frees the segments that lie wholly below an LSN.
 #[derive(Debug, Args)]
 pub(crate) struct Trim {
@@ -217,6 +244,7 @@ mod tests {
             "esker get s 0 18446744073709551615 --backend blocking",
             "esker info s --json",
             "esker verify s --json",
+            "esker salvage s --lsns --json --framing length",
             "esker trim s --before 4096",
         ] {
             Cli::try_parse_from(line.split(' ')).expect(line);

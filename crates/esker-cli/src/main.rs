@@ -12,6 +12,7 @@ mod get;
 mod info;
 mod input;
 mod output;
+mod salvage;
 mod split;
 mod store;
 mod system;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Get(args) => get::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Salvage(args) => salvage::run(&args),
         Command::Trim(args) => trim::run(&args),
     };
     match result {

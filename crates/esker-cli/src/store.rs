@@ -46,6 +46,14 @@ pub(crate) fn refused(dir: &Path, error: &OpenError) -> Failure {
     let what = format!("cannot open {dir}");
     let advice = match error {
         OpenError::NoStore { .. } => format!("`esker append {dir}` creates one"),
+        OpenError::Corrupt(_)
+        | OpenError::SuperblockMissing { .. }
+        | OpenError::SuperblockDamaged { .. }
+        | OpenError::SuperblockEmpty { .. }
+        | OpenError::SuperblockTruncated { .. }
+        | OpenError::NotASuperblock { .. } => {
+            format!("`esker salvage {dir}` gives back what is whole")
+        }
         OpenError::Locked { .. } => "wait until that writer has closed it".to_owned(),
         _ => return Failure::new(what, error),
     };

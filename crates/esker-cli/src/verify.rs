@@ -60,7 +60,7 @@ fn tell(args: &Verify, report: &Value, damage: &Corruption) -> Result<(), Failur
         print(&report.to_string())?;
     }
     Err(Failure::Because(format!(
-        "{} is damaged: {}; what lies before can be read with `esker cat`, the rest from a copy",
+        "{} is damaged: {}; `esker salvage` gives back what is whole",
         args.store.display(),
         explain("", damage)
     )))

@@ -27,6 +27,8 @@ pub enum Damage {
     /// A slot of an epoch that the superblock does not know of yet: the superblock is older than
     /// the log.
     LaterEpoch,
+    /// The device cannot read it.
+    Unreadable,
 }
 
 impl fmt::Display for Damage {
@@ -37,6 +39,7 @@ impl fmt::Display for Damage {
             Self::SlotChecksum => "the slot's checksum does not match",
             Self::RecordChecksum => "the record's checksum does not match",
             Self::Layout => "the slot's records do not fill it",
+            Self::Unreadable => "the device cannot read it",
             Self::LaterEpoch => "the slot is of an epoch that the superblock does not know of",
         })
     }

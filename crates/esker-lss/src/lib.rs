@@ -20,7 +20,7 @@
 //! ```
 //!
 //! A [`Reader`] reads beside the writer, in this process or another; [`verify()`] reads and checks
-//! everything and changes nothing.
+//! everything and changes nothing; [`salvage()`] gives back what is whole of a store that is damaged.
 //!
 //! # Where it comes from
 //!
@@ -49,6 +49,7 @@ mod read;
 mod reader;
 mod recovery;
 mod resident;
+mod salvage;
 mod scan;
 mod segments;
 mod slots;
@@ -73,6 +74,7 @@ pub use poison::Poison;
 pub use position::Position;
 pub use reader::{Reader, ReaderInfo};
 pub use recovery::Tail;
+pub use salvage::{Lost, SalvageReport, Salvaged, SuperblockState, salvage};
 pub use scan::Scan;
 pub use store::{Store, StoreInfo};
 pub use verify::{VerifyProgress, VerifyReport, verify};

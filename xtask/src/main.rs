@@ -11,6 +11,7 @@
     reason = "the suites run where usize has 64 bits"
 )]
 
+mod bench;
 mod canary;
 mod crash;
 mod kill;
@@ -49,6 +50,7 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .subcommand(list)
         .subcommands(SUITES.iter().map(Suite::command))
+        .subcommand(bench::command())
 }
 
 fn list() {
@@ -66,6 +68,16 @@ fn main() -> ExitCode {
     let Some((name, matches)) = matches.subcommand() else {
         return ExitCode::from(2);
     };
+    if name == bench::NAME {
+        let measured = Workspace::find().and_then(|workspace| bench::run(&workspace, matches));
+        return match measured {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("xtask {name}: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let Some(suite) = SUITES.iter().find(|suite| suite.name == name) else {
         list();
         return ExitCode::SUCCESS;

@@ -1,0 +1,65 @@
+//! This store.
+
+use std::path::Path;
+
+use esker_io::AnyBackend;
+use esker_lss::{Lsn, Options, Store};
+
+use crate::log::{About, Address, Log, Outcome};
+
+/// The store, with its defaults.
+pub(crate) struct Esker(Store<AnyBackend>);
+
+impl Log for Esker {
+    type Writer<'a> = ();
+
+    const ABOUT: About = About {
+        name: "esker",
+        how: "append, append_durable, flush",
+        appends: true,
+        reads: true,
+        scans: true,
+    };
+
+    fn open(dir: &Path) -> Outcome<Self> {
+        Ok(Self(Store::open(
+            dir,
+            AnyBackend::auto(),
+            Options::default(),
+        )?))
+    }
+
+    fn writer(&self, _thread: usize) -> Outcome<()> {
+        Ok(())
+    }
+
+    fn append_durable(&self, (): &mut (), record: &[u8]) -> Outcome<()> {
+        self.0.append_durable(record)?;
+        Ok(())
+    }
+
+    fn append(&self, (): &mut (), record: &[u8]) -> Outcome<Address> {
+        Ok([self.0.append(record)?.get(), 0])
+    }
+
+    fn sync(&self) -> Outcome<()> {
+        self.0.flush()?;
+        Ok(())
+    }
+
+    fn read(&self, [lsn, _]: Address) -> Outcome<usize> {
+        Ok(self.0.read(Lsn::new(lsn))?.len())
+    }
+
+    fn scan(&self) -> Outcome<u64> {
+        let mut bytes = 0;
+        for record in self.0.scan(..)? {
+            bytes += record?.payload.len() as u64;
+        }
+        Ok(bytes)
+    }
+
+    fn close(self) -> Outcome<()> {
+        Ok(self.0.close()?)
+    }
+}

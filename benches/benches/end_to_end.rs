@@ -1,24 +1,29 @@
 //! The store against the bare device, in one run: `cargo bench -p esker-benches --bench end_to_end`.
 //!
-//! Each round measures, one after the other: bare 1 MiB O_DIRECT writes, four in flight, through the
-//! `esker-io` layer's io_uring backend into a prewritten file, with one sync at the end; the same
-//! into a file whose space was only reserved, as a new segment's is; the store appending records
-//! flat out with one flush at the end, into new segments and into ones written ahead; reading the
-//! file sequentially; verifying, scanning and opening a store that crashed without a checkpoint, so
-//! that all of it is read; bare durable 4 KiB writes of one thread; and durable appends.
+//! Each round measures, one after the other, what was asked for of:
+//! - *flat*: bare 1 MiB O_DIRECT writes, four in flight, through the `esker-io` layer's io_uring
+//!   backend, with one sync at the end, into a prewritten file and into one whose space was only
+//!   reserved, as a new segment's is; then the store appending records flat out with one flush at the
+//!   end, for every record size, number of threads, way to append and kind of segment asked for.
+//! - *read*: reading the file sequentially; verifying, scanning and opening a store that crashed
+//!   without a checkpoint, so that all of it is read.
+//! - *durable*: bare durable 4 KiB writes of one thread; and durable appends.
+//!
+//! `-- --only flat --records 64 --threads 1,8 --ways appender` measures two cells beside the bare
+//! ones.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use esker_benches::{Rounds, cpu_time, timed};
 use esker_buf::{AlignedBuf, Alignment, HugePages};
 use esker_io::{
     Action, AnyBackend, Backend, Create, Direct, Durability, FileOptions, Operation, ReadMemory,
     WriteMemory,
 };
-use esker_lss::{Maintenance, Options, Store};
+use esker_lss::{AppendError, Maintenance, Options, Store};
 
 const MIB: usize = 1 << 20;
 const SEGMENT_BYTES: usize = 64 * MIB;
@@ -35,9 +40,81 @@ struct Arguments {
     /// Where the files go; the system's temporary directory by default.
     #[arg(long)]
     dir: Option<std::path::PathBuf>,
+    /// Which of the three groups.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "flat,read,durable"
+    )]
+    only: Vec<Group>,
+    /// Flat out: sizes of records in bytes.
+    #[arg(long, value_delimiter = ',', default_value = "64,256,1024,4096")]
+    records: Vec<usize>,
+    /// Flat out: numbers of threads.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8")]
+    threads: Vec<usize>,
+    /// Flat out: ways to append.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "append,appender"
+    )]
+    ways: Vec<Way>,
+    /// Flat out: what the log goes into.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "written")]
+    segments: Vec<Segments>,
+    /// Flat out: flush buffers; the store's own default if it is not given.
+    #[arg(long)]
+    buffers: Option<usize>,
+    /// Flat out: the size of a flush buffer in KiB; the store's own default if it is not given.
+    #[arg(long)]
+    buffer_kib: Option<usize>,
+    /// Flat out: after how many MiB a sync is started in the background; the store's own default if
+    /// it is not given.
+    #[arg(long)]
+    sync_every_mib: Option<u64>,
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Group {
+    Flat,
+    Read,
+    Durable,
+}
+
+/// How a thread appends.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// Through the store, in the order of all threads.
+    Append,
+    /// Through an appender of its own.
+    Appender,
+}
+
+/// What the log goes into.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Segments {
+    /// Segments that are made as they are needed, as in a store that was just created.
+    New,
+    /// Segments that have all been written ahead.
+    Written,
+    /// Segments that a trim has freed.
+    Recycled,
+}
+
+/// A store and what is appended to it flat out.
+#[derive(Clone, Copy)]
+struct Flat {
+    bytes: usize,
+    record: usize,
+    threads: usize,
+    way: Way,
+    segments: Segments,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,63 +124,114 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut flat = Rounds::default();
     let mut read = Rounds::default();
     let mut durable = Rounds::default();
+    let asked = |group| arguments.only.contains(&group);
     for round in 0..arguments.rounds {
         eprintln!("round {}", round + 1);
         let dir = tempfile::tempdir_in(&base)?;
         let raw = dir.path().join("raw");
-        for (name, prewritten) in [("raw 1 MiB x 4, reserved", false), ("raw 1 MiB x 4", true)] {
-            let (mbps, cpu) = raw_write(&raw, bytes, prewritten)?;
-            flat.add(name, "MB/s", mbps);
-            flat.add(&format!("{name}, CPU"), "s/GB", cpu);
-        }
-        read.add("raw 1 MiB x 4", "MB/s", raw_read(&raw, bytes)?);
-        std::fs::remove_file(&raw)?;
-        for (record, threads) in [(1024, 1), (1024, 4), (1024, 8), (256, 1), (256, 4), (64, 4)] {
-            for (space, spares) in [("new", 1), ("written", bytes.div_ceil(SEGMENT_BYTES) + 1)] {
-                let path = dir.path().join("store");
-                let name = format!("{record} B, {threads} threads, {space} segments");
-                let (mbps, cpu) = append_flat_out(&path, bytes, record, threads, spares)?;
-                flat.add(&name, "MB/s", mbps);
+        let store = dir.path().join("store");
+        if asked(Group::Flat) || asked(Group::Read) {
+            for (name, prewritten) in [("raw 1 MiB x 4, reserved", false), ("raw 1 MiB x 4", true)]
+            {
+                let (mbps, cpu) = raw_write(&raw, bytes, prewritten)?;
+                flat.add(name, "MB/s", mbps);
                 flat.add(&format!("{name}, CPU"), "s/GB", cpu);
-                if (record, threads, space) == (1024, 4, "new") {
-                    read.add("verify", "MB/s", verify(&path, bytes)?);
-                    read.add("scan", "MB/s", scan(&path, bytes)?);
-                    read.add(
-                        "open after a crash, no checkpoint",
-                        "MB/s",
-                        reopen(&path, bytes)?,
-                    );
-                }
-                std::fs::remove_dir_all(&path)?;
             }
         }
-        let commits = 4000;
-        durable.add(
-            "raw 4 KiB RWF_DSYNC, 1 thread",
-            "per s",
-            raw_durable(&raw, commits)?,
-        );
-        for threads in [1, 2, 4, 8, 64] {
-            let path = dir.path().join("store");
-            let name = format!("append_durable, 256 B, {threads} threads");
-            durable.add(
-                &name,
-                "per s",
-                append_durable(&path, commits * threads.min(8), threads)?,
-            );
-            std::fs::remove_dir_all(&path)?;
+        if asked(Group::Flat) {
+            for cell in flat_cells(&arguments, bytes) {
+                let (mbps, cpu) = append_flat_out(&store, &arguments, cell)?;
+                flat.add(&cell.name(), "MB/s", mbps);
+                flat.add(&format!("{}, CPU", cell.name()), "s/GB", cpu);
+                std::fs::remove_dir_all(&store)?;
+            }
+        }
+        if asked(Group::Read) {
+            read.add("raw 1 MiB x 4", "MB/s", raw_read(&raw, bytes)?);
+            std::fs::remove_file(&raw)?;
+            let cell = Flat {
+                bytes,
+                record: 1024,
+                threads: 4,
+                way: Way::Append,
+                segments: Segments::New,
+            };
+            append_flat_out(&store, &arguments, cell)?;
+            read.add("verify", "MB/s", verify(&store, bytes)?);
+            read.add("scan", "MB/s", scan(&store, bytes)?);
+            let name = "open after a crash, no checkpoint";
+            read.add(name, "MB/s", reopen(&store, bytes)?);
+            std::fs::remove_dir_all(&store)?;
+        }
+        if asked(Group::Durable) {
+            let commits = 4000;
+            let name = "raw 4 KiB RWF_DSYNC, 1 thread";
+            durable.add(name, "per s", raw_durable(&raw, commits)?);
+            for threads in [1, 2, 4, 8, 64] {
+                let name = format!("append_durable, 256 B, {threads} threads");
+                let count = commits * threads.min(8);
+                durable.add(&name, "per s", append_durable(&store, count, threads)?);
+                std::fs::remove_dir_all(&store)?;
+            }
         }
     }
-    println!(
-        "\nflat out, {} MiB, one sync at the end",
-        arguments.mebibytes
-    );
-    flat.print("raw 1 MiB x 4");
-    println!("\nreading");
-    read.print("raw 1 MiB x 4");
-    println!("\ndurable");
-    durable.print("raw 4 KiB RWF_DSYNC, 1 thread");
+    let tables = [
+        (
+            Group::Flat,
+            "flat out, one sync at the end",
+            &flat,
+            "raw 1 MiB x 4",
+        ),
+        (Group::Read, "reading", &read, "raw 1 MiB x 4"),
+        (
+            Group::Durable,
+            "durable",
+            &durable,
+            "raw 4 KiB RWF_DSYNC, 1 thread",
+        ),
+    ];
+    for (_, title, rounds, baseline) in tables.into_iter().filter(|table| asked(table.0)) {
+        println!("\n{title}, {} MiB", arguments.mebibytes);
+        rounds.print(baseline);
+    }
     Ok(())
+}
+
+/// The flat-out cells that were asked for.
+fn flat_cells(arguments: &Arguments, bytes: usize) -> Vec<Flat> {
+    let mut cells = Vec::new();
+    for &record in &arguments.records {
+        for &threads in &arguments.threads {
+            for &way in &arguments.ways {
+                for &segments in &arguments.segments {
+                    cells.push(Flat {
+                        bytes,
+                        record,
+                        threads,
+                        way,
+                        segments,
+                    });
+                }
+            }
+        }
+    }
+    cells
+}
+
+impl Flat {
+    fn name(&self) -> String {
+        let way = match self.way {
+            Way::Append => "append",
+            Way::Appender => "appender",
+        };
+        let segments = match self.segments {
+            Segments::New => "new",
+            Segments::Written => "written",
+            Segments::Recycled => "recycled",
+        };
+        let (record, threads) = (self.record, self.threads);
+        format!("{record} B x {threads}, {way}, {segments}")
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
@@ -248,35 +376,45 @@ fn rate(count: usize, time: std::time::Duration) -> f64 {
 /// would leave it.
 fn append_flat_out(
     path: &Path,
-    bytes: usize,
-    record: usize,
-    threads: usize,
-    spares: usize,
+    arguments: &Arguments,
+    cell: Flat,
 ) -> Result<(f64, f64), Box<dyn std::error::Error>> {
+    let Flat { bytes, record, .. } = cell;
+    let spares = match cell.segments {
+        Segments::New => 1,
+        // Small records take more room than their bytes.
+        _ => (bytes + bytes / record * 16).div_ceil(SEGMENT_BYTES) + 2,
+    };
     // No checkpoint is written, so that opening it again has to read it all.
-    let options = Options::default()
+    let mut options = Options::default()
         .spare_segments(spares)
         .maintenance(Maintenance::Manual);
-    let store = Store::open(path, AnyBackend::auto(), options)?;
-    while spares > 1 && store.info()?.spare_segments < spares as u64 {
-        store.maintain()?;
+    if let Some(buffers) = arguments.buffers {
+        options = options.buffers(buffers);
     }
-    let payload = vec![0x5A; record];
+    if let Some(kib) = arguments.buffer_kib {
+        options = options.buffer_bytes(kib << 10);
+    }
+    if let Some(mib) = arguments.sync_every_mib {
+        options = options.sync_every_bytes(mib << 20);
+    }
+    let store = Store::open(path, AnyBackend::auto(), options)?;
+    match cell.segments {
+        Segments::New => {}
+        Segments::Written => {
+            while store.info()?.spare_segments < spares as u64 {
+                store.maintain()?;
+            }
+        }
+        Segments::Recycled => {
+            append_all(&store, cell)?;
+            let end = store.flush()?;
+            store.trim_before(end)?;
+        }
+    }
     let cpu = cpu_time();
     let (time, result) = timed(|| {
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads)
-                .map(|_| {
-                    scope.spawn(|| {
-                        (0..bytes / record / threads)
-                            .try_for_each(|_| store.append(&payload).map(|_lsn| ()))
-                    })
-                })
-                .collect();
-            workers
-                .into_iter()
-                .try_for_each(|worker| worker.join().expect("no panic"))
-        })?;
+        append_all(&store, cell)?;
         store.flush()?;
         Ok::<_, Box<dyn std::error::Error>>(())
     });
@@ -285,6 +423,25 @@ fn append_flat_out(
         megabytes_per_second(bytes, time),
         per_gigabyte(cpu_time() - cpu, bytes),
     ))
+}
+
+/// Appends a cell's records.
+fn append_all(store: &Store<AnyBackend>, cell: Flat) -> Result<(), AppendError> {
+    let payload = vec![0x5A; cell.record];
+    let count = cell.bytes / cell.record / cell.threads;
+    let append = || match cell.way {
+        Way::Append => (0..count).try_for_each(|_| store.append(&payload).map(|_lsn| ())),
+        Way::Appender => {
+            let mut appender = store.appender();
+            (0..count).try_for_each(|_| appender.append(&payload).map(|_lsn| ()))
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cell.threads).map(|_| scope.spawn(append)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().expect("no panic"))
+    })
 }
 
 /// MB/s of checking everything.

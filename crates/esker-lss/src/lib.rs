@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod append;
+mod appender;
 mod commit;
 mod core;
 mod dispatch;
@@ -65,6 +66,7 @@ mod turns;
 mod verify;
 mod write_error;
 
+pub use appender::Appender;
 pub use error::{Corruption, Damage, OpenError, ReadError, SpaceError};
 pub use geometry::{Geometry, GeometryError, Sizes};
 pub use log::Record;
@@ -79,7 +81,8 @@ pub use scan::Scan;
 pub use store::{Store, StoreInfo};
 pub use verify::{VerifyProgress, VerifyReport, verify};
 pub use write_error::{
-    AppendDurableError, AppendError, CloseError, CommitError, MaintainError, TrimError,
+    AppendDurableError, AppendError, AppendWithError, CloseError, CommitError, MaintainError,
+    TrimError,
 };
 
 pub use esker_io::AnyBackend;

@@ -38,6 +38,7 @@ impl<B: Backend> Core<B> {
 
     fn find(self: &Arc<Self>, lsn: Lsn) -> Result<Vec<u8>, ReadError> {
         let address = lsn.get();
+        let mut has_revoked = false;
         loop {
             let written = self.written.lsn();
             if address < written {
@@ -68,6 +69,14 @@ impl<B: Backend> Core<B> {
                         self.hand_over(sealed, By::Passing);
                     }
                     return payload;
+                }
+                // A live lease looks like a writer. What is committed under it shows without it.
+                PinCommitted::Busy if !has_revoked => {
+                    has_revoked = true;
+                    if let Some(sealed) = self.ring.revoke_leases() {
+                        self.hand_over(sealed, By::Passing);
+                    }
+                    continue;
                 }
                 // Records are being copied into it right now: once it is sealed they have ended.
                 PinCommitted::Busy => self.seal_below(address + 1, By::Passing),

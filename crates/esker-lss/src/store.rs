@@ -9,6 +9,7 @@ use esker_io::{Backend, IoError, Lane};
 use esker_ring::{BufferSeq, Ring};
 
 use crate::Lsn;
+use crate::appender::Appender;
 use crate::commit::Commit;
 use crate::core::{Core, Counters};
 use crate::dispatch::Queue;
@@ -29,13 +30,16 @@ use crate::superblock::SuperblockFile;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::trim::Marks;
 use crate::write_error::{
-    AppendDurableError, AppendError, CloseError, CommitError, MaintainError, TrimError,
+    AppendDurableError, AppendError, AppendWithError, CloseError, CommitError, MaintainError,
+    TrimError,
 };
 
 /// A log that this process, and no other, appends to.
 ///
 /// It is `Sync`: any number of threads append, wait, read and trim through one reference. Addresses
-/// ([`Lsn`]) are given out in the log's order, which contains each thread's own order.
+/// ([`Lsn`]) are given out in the order of the appends: a record that is appended after another
+/// append has returned, in whichever thread, lies behind it in the log, and never outlives it. An
+/// [`Appender`] trades that for speed.
 ///
 /// Dropping the store without [`close`](Self::close) ends it like a crash would: what is durable
 /// stays, the rest may be lost. It waits for the writes in flight.
@@ -93,7 +97,81 @@ impl<B: Backend> Store<B> {
     /// [`AppendError`]; nothing of the record is in the log then.
     #[inline]
     pub fn append(&self, record: &[u8]) -> Result<Lsn, AppendError> {
-        self.core.append(record)
+        self.core.append(&mut &self.core.ring, record)
+    }
+
+    /// Appends a record of `len` bytes that `fill` writes where it is to be, without a copy.
+    ///
+    /// The bytes that `fill` gets hold anything: it has to write them all. It should be quick: while
+    /// it runs, nobody's commit of the buffer that the record is in can go on, and it must itself
+    /// not wait for anything of this store's. If it panics there is no such record.
+    ///
+    /// Otherwise as [`append`](Self::append).
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`]; nothing of the record is in the log then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_lss::{AnyBackend, Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::open(dir.path(), AnyBackend::auto(), Options::default())?;
+    /// let lsn = store.append_with(16, |bytes| {
+    ///     bytes[..8].copy_from_slice(&7u64.to_le_bytes());
+    ///     bytes[8..].fill(0);
+    /// })?;
+    /// assert_eq!(store.read(lsn)?[0], 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn append_with(
+        &self,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<Lsn, AppendError> {
+        let core = &self.core;
+        core.append_with_all(&mut &core.ring, len, fill)
+    }
+
+    /// As [`append_with`](Self::append_with), unless `fill` fails: then there is no such record.
+    ///
+    /// The space is used up all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendWithError::Fill`] with what `fill` said, and [`AppendWithError::Append`].
+    #[inline]
+    pub fn try_append_with<E>(
+        &self,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Result<Lsn, AppendWithError<E>> {
+        self.core
+            .append_with(&mut &self.core.ring, len, fill)?
+            .map_err(AppendWithError::Fill)
+    }
+
+    /// Appends several records and returns their addresses. Cheaper than one after the other.
+    ///
+    /// They follow each other in the log with nothing between them, in one flush buffer: whatever
+    /// is left after a crash, it is all of them or none. Otherwise as [`append`](Self::append), but
+    /// it allocates the addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::BatchTooLarge`] when they do not fit into a buffer together (each takes 8 bytes
+    /// more than its length, rounded up to 8), and others; none of the records is in the log then.
+    pub fn append_batch(&self, records: &[&[u8]]) -> Result<Vec<Lsn>, AppendError> {
+        self.core.append_batch(&mut &self.core.ring, records)
+    }
+
+    /// A handle for one thread that appends many records, cheaper where several threads do, and
+    /// without an order between them: see [`Appender`].
+    #[must_use]
+    pub fn appender(&self) -> Appender<'_, B> {
+        Appender::new(&self.core)
     }
 
     /// Appends a record and waits until it, and everything before it, is durable.
@@ -105,7 +183,7 @@ impl<B: Backend> Store<B> {
     /// [`AppendDurableError::Append`] when the record is not in the log;
     /// [`AppendDurableError::Commit`] when it is not known whether it is durable.
     pub fn append_durable(&self, record: &[u8]) -> Result<Lsn, AppendDurableError> {
-        let lsn = self.core.append(record)?;
+        let lsn = self.append(record)?;
         self.core.wait_durable_to(lsn.get() + 1)?;
         Ok(lsn)
     }

@@ -19,6 +19,12 @@ pub enum AppendError {
         /// The largest record in bytes.
         max_bytes: u64,
     },
+    /// The records of a batch do not fit into a flush buffer together.
+    #[error("the batch takes more than {max_bytes} bytes, which is what a flush buffer holds")]
+    BatchTooLarge {
+        /// What a batch may take at most, in bytes, with each record's header and padding.
+        max_bytes: usize,
+    },
     /// There is no space for the record. The store is as it was: it can be read, flushed and
     /// trimmed, and appended to again once there is space.
     #[error("no space for the record: trim the log or make room on the file system")]
@@ -53,6 +59,18 @@ impl From<SpaceError> for AppendError {
             source => Self::Segment { source },
         }
     }
+}
+
+/// A record that was to be written in place was not appended. It is not in the log.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendWithError<E> {
+    /// There was no room to write it in.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// It could not be written.
+    #[error("the record could not be written in place")]
+    Fill(#[source] E),
 }
 
 /// A wait for durability did not end as it should.

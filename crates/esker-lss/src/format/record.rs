@@ -144,16 +144,43 @@ pub(crate) fn encode_header(seal: &RecordSeal, lsn: Lsn, payload: &[u8]) -> [u8;
 /// If the room is not [`encoded_len`] long.
 #[inline]
 pub(crate) fn write_into(room: &mut [u8], seal: &RecordSeal, lsn: Lsn, payload: &[u8]) {
+    let (header, body) = split(room, payload.len());
+    body.copy_from_slice(payload);
+    header.copy_from_slice(&encode_header(seal, lsn, payload));
+}
+
+/// Has `fill` write a payload of `len` bytes in the room reserved for it at `lsn`, and makes a data
+/// record of it. If `fill` fails the room is no record.
+///
+/// # Panics
+///
+/// If the room is not [`encoded_len`] long.
+#[inline]
+pub(crate) fn fill_into<E>(
+    room: &mut [u8],
+    seal: &RecordSeal,
+    lsn: Lsn,
+    len: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let (header, body) = split(room, len);
+    fill(body)?;
+    header.copy_from_slice(&encode_header(seal, lsn, body));
+    Ok(())
+}
+
+/// Header and payload of the room for a payload of `len` bytes, with the rest zeroed.
+#[inline(always)]
+fn split(room: &mut [u8], len: usize) -> (&mut [u8], &mut [u8]) {
     assert_eq!(
         Some(room.len()),
-        encoded_len(payload.len()),
+        encoded_len(len),
         "the room is made for the payload"
     );
     let (header, rest) = room.split_at_mut(HEADER_BYTES);
-    let (body, padding) = rest.split_at_mut(payload.len());
-    body.copy_from_slice(payload);
+    let (body, padding) = rest.split_at_mut(len);
     padding.fill(0);
-    header.copy_from_slice(&encode_header(seal, lsn, payload));
+    (header, body)
 }
 
 /// The header of a void that fills `room_bytes` at `lsn`.

@@ -5,6 +5,7 @@
     reason = "small numbers become fill bytes"
 )]
 
+mod appending;
 mod commit;
 mod concurrency;
 mod faulty;

@@ -165,8 +165,8 @@ impl<B: Backend> Log<B> {
         if payload.len() < len && !self.read_rest(rest_start, len, end, &mut payload)? {
             return Ok(None);
         }
-        let crc = crc32c::crc32c_append(self.seal.begin(lsn, header.word()), &payload);
-        Ok((crc == header.crc).then_some(payload))
+        let matches = self.seal.matches(lsn, header, &payload);
+        Ok(matches.then_some(payload))
     }
 
     /// Whether a record with this header can be at `lsn`, before its checksum is known: what it
@@ -499,9 +499,8 @@ impl<B: Backend> RecordScan<B> {
             }
             return Err(self.failure(at));
         };
-        let mut crc = self.log.seal.begin(lsn, header.word());
         if header.kind == Kind::Void {
-            if crc != header.crc {
+            if !self.log.seal.matches(lsn, header, &[]) {
                 return Err(self.failure(at));
             }
             self.stream.advance(header.encoded_len());
@@ -515,8 +514,7 @@ impl<B: Backend> RecordScan<B> {
             self.stream.advance(HEADER_BYTES as u64);
             self.gather(at, len)?
         };
-        crc = crc32c::crc32c_append(crc, &payload);
-        if crc != header.crc {
+        if !self.log.seal.matches(lsn, header, &payload) {
             return Err(self.failure(at));
         }
         let passed = self.stream.position() - at;

@@ -30,7 +30,7 @@ use esker_io::Backend;
 use crate::Lsn;
 use crate::error::{Damage, OpenError};
 use crate::format::array_at;
-use crate::format::record::{HEADER_BYTES, Kind, RecordHeader, RecordSeal};
+use crate::format::record::{HEADER_BYTES, Kind, RecordCheck, RecordHeader, RecordSeal};
 use crate::format::slot;
 use crate::format::superblock::Superblock;
 use crate::log::Record;
@@ -421,20 +421,21 @@ impl<B: Backend> Delivery<'_, B> {
         let Some(header) = header.filter(|header| at + header.encoded_len() <= to) else {
             return Ok(None);
         };
-        let crc = self.seal.begin(Lsn::new(at), header.word());
+        let lsn = Lsn::new(at);
         if header.kind == Kind::Void {
-            return Ok((crc == header.crc).then_some((header, None)));
+            let is_void = self.seal.matches(lsn, header, &[]);
+            return Ok(is_void.then_some((header, None)));
         }
         let len = u64::from(header.len);
         if len > max || !budget.allows(len) {
             return Ok(None);
         }
         let payload = at + HEADER_BYTES as u64;
-        let mut sum = crc;
+        let mut check = RecordCheck::new();
         self.bytes.pieces(payload, payload + len, &mut |bytes| {
-            sum = crc32c::crc32c_append(sum, bytes);
+            check.update(bytes);
         })?;
-        if sum != header.crc {
+        if !check.matches(&self.seal, lsn, header) {
             budget.spend(len);
             return Ok(None);
         }

@@ -7,7 +7,9 @@ use crate::Lsn;
 use crate::error::Damage;
 use crate::format::array_at;
 use crate::format::chain::{self, ChainFault};
-use crate::format::record::{HEADER_BYTES as RECORD_HEADER_BYTES, Kind, RecordHeader, RecordSeal};
+use crate::format::record::{
+    HEADER_BYTES as RECORD_HEADER_BYTES, Kind, RecordCheck, RecordHeader, RecordSeal,
+};
 use crate::format::slot::{HEADER_BYTES, HeaderFault, Sealed, SlotHeader};
 use crate::format::superblock::Superblock;
 use crate::position::Position;
@@ -160,8 +162,16 @@ struct Under {
     payload_end: u64,
     /// Where the next record begins.
     end: u64,
-    crc: u32,
     header: RecordHeader,
+    /// Of a payload that is not all in one piece.
+    check: Option<Box<RecordCheck>>,
+}
+
+impl Under {
+    /// The room that it takes.
+    fn len(&self) -> usize {
+        usize::try_from(self.end - self.lsn).unwrap_or(usize::MAX)
+    }
 }
 
 impl<'s> RecordWalk<'s> {
@@ -213,41 +223,59 @@ impl<'s> RecordWalk<'s> {
             lsn: self.at,
             payload_end: self.at + RECORD_HEADER_BYTES as u64 + u64::from(header.len),
             end: self.at + header.encoded_len(),
-            crc: self.seal.begin(lsn, header.word()),
             header,
+            check: None,
         };
-        if header.kind == Kind::Void || header.len == 0 {
-            self.close(record, self.at + RECORD_HEADER_BYTES as u64);
-        } else {
-            self.record = Some(record);
+        let payload = match header.kind {
+            // A void is judged by its header; its payload only passes by.
+            Kind::Void => Some(&[][..]),
+            Kind::Data => bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + header.len as usize),
+        };
+        let taken = bytes.len().min(record.len());
+        match payload {
+            Some(payload) if self.seal.matches(lsn, header, payload) => {
+                self.pass(record, taken);
+                taken
+            }
+            Some(_) => self.refuse(lsn),
+            None => {
+                let mut check = Box::new(RecordCheck::new());
+                check.update(&bytes[RECORD_HEADER_BYTES..]);
+                self.record = Some(Under {
+                    check: Some(check),
+                    ..record
+                });
+                bytes.len()
+            }
         }
-        RECORD_HEADER_BYTES
     }
 
     fn go_on(&mut self, mut record: Under, bytes: &[u8]) -> usize {
         let left = record.end - self.at;
         let taken = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
-        let here = self.at + taken as u64;
-        if record.header.kind == Kind::Data && self.at < record.payload_end {
-            let payload = record.payload_end.min(here) - self.at;
+        if let Some(check) = &mut record.check {
+            let payload = record.payload_end.saturating_sub(self.at);
             let payload = usize::try_from(payload).map_or(taken, |len| len.min(taken));
-            record.crc = crc32c::crc32c_append(record.crc, &bytes[..payload]);
+            check.update(&bytes[..payload]);
+            let lsn = Lsn::new(record.lsn);
+            let is_whole = self.at + taken as u64 >= record.end;
+            if is_whole && !check.matches(self.seal, lsn, record.header) {
+                return self.refuse(lsn);
+            }
         }
-        self.close(record, here);
+        self.pass(record, taken);
         taken
     }
 
-    /// Keeps the record if it goes on at `here`; else counts it.
-    fn close(&mut self, record: Under, here: u64) {
-        let is_void = record.header.kind == Kind::Void;
-        // A void is judged by its header; its payload only passes by.
-        let judged = is_void && here == record.lsn + RECORD_HEADER_BYTES as u64;
-        let ended = here >= record.end;
-        if (judged || (ended && !is_void)) && record.crc != record.header.crc {
-            self.fault = Some((Lsn::new(record.lsn), Damage::RecordChecksum));
-            return;
-        }
-        if !ended {
+    /// The record at `lsn` is not what its checksum says: nothing behind it is looked at.
+    fn refuse(&mut self, lsn: Lsn) -> usize {
+        self.fault = Some((lsn, Damage::RecordChecksum));
+        0
+    }
+
+    /// Keeps the record if it goes on behind the bytes that were taken; else counts it.
+    fn pass(&mut self, record: Under, taken: usize) {
+        if self.at + (taken as u64) < record.end {
             self.record = Some(record);
             return;
         }
@@ -258,7 +286,7 @@ impl<'s> RecordWalk<'s> {
             }
             _ => {}
         }
-        if is_void {
+        if record.header.kind == Kind::Void {
             self.counts.voids += 1;
             self.counts.void_bytes += record.end - record.lsn;
         } else {

@@ -53,9 +53,12 @@ fn slots_are_as_documented() {
 fn records_are_as_documented() {
     let expected = [
         (record::LENGTH_AND_KIND_AT, 4, "length_and_kind"),
-        (record::CRC_AT, 4, "crc"),
+        (record::CHECKSUM_AT, 4, "checksum"),
     ];
     assert_eq!(table("## Record"), expected);
+    for factor in [record::WORD_FACTOR, record::SUM_FACTOR] {
+        assert!(DOC.contains(&format!("{factor:#018X}").replace("0X", "0x")));
+    }
 }
 
 #[test]
@@ -124,9 +127,9 @@ fn the_bytes_of_slots_and_records_of_version_1_are_frozen() {
             "45534b52010000006000000002000000",
             "08070605040302010300000000000000",
             "00100000000000000008000000000000",
-            "0004000000000000499480ac4acaf0ec",
-            "29000000cb26bcf165736b6572000000",
-            "42000000f877dbe60000000000000000",
+            "0004000000000000d5e038641d691bca",
+            "290000006854de4b65736b6572000000",
+            "4200000001fcdfe90000000000000000",
         )
     );
 }

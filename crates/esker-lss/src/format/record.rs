@@ -1,8 +1,10 @@
 //! Records: an 8-byte header and a payload, at 8-byte aligned addresses.
 //!
-//! The first word is `length << 3 | kind`, the second a CRC32C over the store's id, the record's
+//! The first word is `length << 3 | kind`, the second a checksum of the store's id, the record's
 //! address, the first word and, for data, the payload. So neither another store's record nor this
 //! one's at another address has a matching checksum, and a header of zeroes is no record.
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::Lsn;
 use crate::format::{array_at, u32_at};
@@ -16,14 +18,14 @@ pub(crate) const KIND_BITS: u32 = 3;
 /// Offset of the word with length and kind.
 pub(crate) const LENGTH_AND_KIND_AT: usize = 0;
 /// Offset of the checksum.
-pub(crate) const CRC_AT: usize = 4;
+pub(crate) const CHECKSUM_AT: usize = 4;
 /// The longest payload that the first word can name.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = (1 << (32 - KIND_BITS)) - 1;
 
 const DATA: u32 = 1;
 const VOID: u32 = 2;
 
-const _: () = assert!(CRC_AT + 4 == HEADER_BYTES);
+const _: () = assert!(CHECKSUM_AT + 4 == HEADER_BYTES);
 const _: () = assert!(HEADER_BYTES.is_multiple_of(ALIGNMENT_BYTES));
 
 /// What a record is.
@@ -44,29 +46,71 @@ impl Kind {
     }
 }
 
+/// What the first word is multiplied by in a checksum: 2^64 divided by the golden ratio, odd.
+pub(crate) const WORD_FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+/// What the sum is multiplied by: a prime without a short period in its bits.
+pub(crate) const SUM_FACTOR: u64 = 0x1656_6791_9E37_79F9;
+
 /// Checksums of one store's records. The store's part is computed once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordSeal {
-    /// CRC32C of the store's id.
-    store: u32,
+    /// XXH3-64 of the store's id.
+    store: u64,
 }
 
 impl RecordSeal {
     /// For the store with this identity.
     pub(crate) fn new(store_id: u64) -> Self {
         Self {
-            store: crc32c::crc32c(&store_id.to_le_bytes()),
+            store: xxh3_64(&store_id.to_le_bytes()),
         }
     }
 
-    /// The checksum of address and first word: all of it for a void, to be continued with the
-    /// payload for data.
+    /// The checksum of the record at `lsn` with this first word. A void's has no payload.
     #[inline]
-    pub(crate) fn begin(&self, lsn: Lsn, word: u32) -> u32 {
-        let mut bytes = [0; 12];
-        bytes[..8].copy_from_slice(&lsn.get().to_le_bytes());
-        bytes[8..].copy_from_slice(&word.to_le_bytes());
-        crc32c::crc32c_append(self.store, &bytes)
+    pub(crate) fn checksum(&self, lsn: Lsn, word: u32, payload: &[u8]) -> u32 {
+        self.sum(lsn, word, xxh3_64(payload))
+    }
+
+    /// Whether the record at `lsn` has the checksum that its header carries.
+    #[inline]
+    pub(crate) fn matches(&self, lsn: Lsn, header: RecordHeader, payload: &[u8]) -> bool {
+        let payload = match header.kind {
+            Kind::Data => payload,
+            Kind::Void => &[],
+        };
+        self.checksum(lsn, header.word(), payload) == header.checksum
+    }
+
+    /// The payload's hash is taken first and the rest mixed in after it: a seed would cost more than
+    /// the hash of a small payload, and this depends on nothing that is not at hand at the end.
+    #[inline]
+    fn sum(&self, lsn: Lsn, word: u32, payload: u64) -> u32 {
+        let seed = self.store ^ lsn.get() ^ u64::from(word).wrapping_mul(WORD_FACTOR);
+        let sum = payload ^ seed;
+        let sum = (sum ^ sum >> 37).wrapping_mul(SUM_FACTOR);
+        (sum >> 32) as u32
+    }
+}
+
+/// The checksum of a data record whose payload comes in pieces.
+pub(crate) struct RecordCheck {
+    hash: Xxh3,
+}
+
+impl RecordCheck {
+    pub(crate) fn new() -> Self {
+        Self { hash: Xxh3::new() }
+    }
+
+    /// The next bytes of the payload.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+    }
+
+    /// Whether it is what the header says.
+    pub(crate) fn matches(&self, seal: &RecordSeal, lsn: Lsn, header: RecordHeader) -> bool {
+        seal.sum(lsn, header.word(), self.hash.digest()) == header.checksum
     }
 }
 
@@ -76,7 +120,7 @@ pub(crate) struct RecordHeader {
     pub(crate) kind: Kind,
     /// The length of the payload.
     pub(crate) len: u32,
-    pub(crate) crc: u32,
+    pub(crate) checksum: u32,
 }
 
 impl RecordHeader {
@@ -92,7 +136,7 @@ impl RecordHeader {
         Some(Self {
             kind,
             len: word >> KIND_BITS,
-            crc: u32_at(&bytes, CRC_AT),
+            checksum: u32_at(&bytes, CHECKSUM_AT),
         })
     }
 
@@ -108,10 +152,10 @@ impl RecordHeader {
         HEADER_BYTES as u64 + u64::from(self.len).next_multiple_of(ALIGNMENT_BYTES as u64)
     }
 
-    fn encode(word: u32, crc: u32) -> [u8; HEADER_BYTES] {
+    fn encode(word: u32, checksum: u32) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
-        bytes[LENGTH_AND_KIND_AT..CRC_AT].copy_from_slice(&word.to_le_bytes());
-        bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
+        bytes[LENGTH_AND_KIND_AT..CHECKSUM_AT].copy_from_slice(&word.to_le_bytes());
+        bytes[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
 }
@@ -133,7 +177,7 @@ pub(crate) const fn encoded_len(payload_len: usize) -> Option<usize> {
 #[inline]
 pub(crate) fn encode_header(seal: &RecordSeal, lsn: Lsn, payload: &[u8]) -> [u8; HEADER_BYTES] {
     let word = word(Kind::Data, payload.len());
-    RecordHeader::encode(word, crc32c::crc32c_append(seal.begin(lsn, word), payload))
+    RecordHeader::encode(word, seal.checksum(lsn, word, payload))
 }
 
 /// Writes the data record with this payload into the room reserved for it at `lsn`, and zeroes
@@ -194,7 +238,7 @@ pub(crate) fn void_header(seal: &RecordSeal, lsn: Lsn, room_bytes: usize) -> [u8
         "room is reserved in multiples of 8 bytes"
     );
     let word = word(Kind::Void, room_bytes - HEADER_BYTES);
-    RecordHeader::encode(word, seal.begin(lsn, word))
+    RecordHeader::encode(word, seal.checksum(lsn, word, &[]))
 }
 
 /// Turns the room at `lsn` into a void. What follows the header stays as it is.
@@ -250,11 +294,7 @@ pub(crate) fn parse<'b>(
         return Err(RecordFault::Overrun);
     }
     let payload = &bytes[HEADER_BYTES..HEADER_BYTES + header.len as usize];
-    let mut crc = seal.begin(lsn, header.word());
-    if header.kind == Kind::Data {
-        crc = crc32c::crc32c_append(crc, payload);
-    }
-    if crc == header.crc {
+    if seal.matches(lsn, header, payload) {
         Ok(ParsedRecord {
             kind: header.kind,
             payload,
@@ -287,6 +327,12 @@ mod tests {
             prop_assert_eq!(parsed.payload, &payload[..]);
             prop_assert_eq!((parsed.kind, parsed.encoded_len), (Kind::Data, bytes.len()));
             prop_assert!(bytes[HEADER_BYTES + payload.len()..].iter().all(|&byte| byte == 0));
+            let mut check = RecordCheck::new();
+            for piece in payload.chunks(13) {
+                check.update(piece);
+            }
+            let header = RecordHeader::decode(array_at(&bytes, 0)).expect("just written");
+            prop_assert!(check.matches(&seal, lsn, header));
             let elsewhere = Lsn::new(lsn.get() ^ 8);
             prop_assert_eq!(parse(&bytes, &seal, elsewhere), Err(RecordFault::Checksum));
             let foreign = RecordSeal::new(store ^ 1);
@@ -302,6 +348,19 @@ mod tests {
             let bit = pick.index((HEADER_BYTES + payload.len()) * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(parse(&bytes, &seal, lsn).is_err());
+        }
+
+        #[test]
+        fn a_record_matches_nowhere_else(
+            store: u64, lsn: u64, bit in 3u32..64, factor: u32, payload in
+            proptest::collection::vec(any::<u8>(), 0..40)
+        ) {
+            let seal = RecordSeal::new(store);
+            let bytes = encoded(&seal, Lsn::new(lsn), &payload);
+            for elsewhere in [lsn ^ 1 << bit, lsn.wrapping_add((u64::from(factor) + 1) << 3)] {
+                let parsed = parse(&bytes, &seal, Lsn::new(elsewhere));
+                prop_assert_eq!(parsed, Err(RecordFault::Checksum));
+            }
         }
 
         #[test]
@@ -323,7 +382,7 @@ mod tests {
     fn zeroes_and_unknown_kinds_are_no_records() {
         let seal = RecordSeal::new(0);
         for kind in [0u32, 3, 4, 5, 6, 7] {
-            let bytes = RecordHeader::encode(kind, seal.begin(Lsn::ZERO, kind));
+            let bytes = RecordHeader::encode(kind, seal.checksum(Lsn::ZERO, kind, &[]));
             assert_eq!(
                 parse(&bytes, &seal, Lsn::ZERO),
                 Err(RecordFault::NotARecord)

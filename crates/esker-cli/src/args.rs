@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Salvage(Salvage),
     /// Free the segments that lie wholly below an LSN.
     Trim(Trim),
+    /// Measure what this disk can do and what the store does on it.
+    Bench(Bench),
 }
 
 /// Appends records.
@@ -183,6 +185,29 @@ pub(crate) struct Trim {
     pub(crate) backend: BackendArg,
 }
 
+/// Measures what this disk can do and what the store does on it, side by side.
+///
+/// Makes files of up to about 2 GiB in a new directory below DIR and removes them at the end. The
+/// figures are medians of three interleaved rounds; records are counted by their payload.
+#[derive(Debug, Args)]
+#[command(long_about)]
+pub(crate) struct Bench {
+    /// A directory on the disk that is asked about; the current one by default.
+    pub(crate) dir: Option<PathBuf>,
+    /// About how long to measure.
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: u32,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Draw the figures into this file too, as SVG.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// How the store, and the disk, are worked on.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) backend: BackendArg,
+}
+
 /// How records are told apart in a stream of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Framing {
@@ -246,6 +271,8 @@ mod tests {
             "esker verify s --json",
             "esker salvage s --lsns --json --framing length",
             "esker trim s --before 4096",
+            "esker bench",
+            "esker bench d --seconds 5 --json --svg f.svg --backend uring",
         ] {
             Cli::try_parse_from(line.split(' ')).expect(line);
         }
@@ -264,6 +291,7 @@ mod tests {
             "esker get s 18446744073709551616",
             "esker cat s --from x",
             "esker trim s",
+            "esker bench --seconds 0",
         ] {
             let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

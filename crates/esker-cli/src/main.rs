@@ -6,6 +6,7 @@
 
 mod append;
 mod args;
+mod bench;
 mod cat;
 mod failure;
 mod get;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Salvage(args) => salvage::run(&args),
         Command::Trim(args) => trim::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,

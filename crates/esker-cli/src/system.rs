@@ -1,8 +1,11 @@
-//! What the standard library has no word for: waiting on several descriptors, and being asked to
-//! stop.
+//! What the standard library has no word for: waiting on several descriptors, being asked to stop,
+//! and what lies under a directory.
 
+use std::ffi::CString;
 use std::io::{self, PipeReader, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -60,6 +63,48 @@ fn poll<const N: usize>(
         readable: fd.revents & (libc::POLLIN | libc::POLLHUP | libc::POLLERR) != 0,
         closed: fd.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0,
     }))
+}
+
+/// How many bytes whoever runs this may still write below `dir`.
+pub(crate) fn free_bytes(dir: &Path) -> io::Result<u64> {
+    let found = file_system_of(dir)?;
+    // Its signedness differs between architectures.
+    Ok(found.f_bavail * u64::try_from(found.f_bsize).unwrap_or(0))
+}
+
+/// The name of the file system under `dir`.
+pub(crate) fn file_system(dir: &Path) -> String {
+    let known = [
+        (0xEF53, "ext4"),
+        (0x5846_5342, "XFS"),
+        (0x9123_683E, "Btrfs"),
+        (0x0102_1994, "tmpfs"),
+        (0x794C_7630, "overlayfs"),
+        (0x2FC1_2FC1, "ZFS"),
+        (0xF2F5_2010, "F2FS"),
+        (0x6969, "NFS"),
+    ];
+    let Ok(found) = file_system_of(dir) else {
+        return "unknown file system".to_owned();
+    };
+    // Magic numbers have 32 bits; the field is wider.
+    let magic = found.f_type & 0xFFFF_FFFF;
+    match known.iter().find(|(number, _)| *number == magic) {
+        Some((_, name)) => (*name).to_owned(),
+        None => format!("file system {magic:#x}"),
+    }
+}
+
+fn file_system_of(dir: &Path) -> io::Result<libc::statfs> {
+    let path = CString::new(dir.as_os_str().as_bytes())?;
+    // SAFETY: all zeroes is a valid value of this plain C struct.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends with a NUL, and `found` is exclusively borrowed for the call.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut found) } == 0 {
+        Ok(found)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Whether to stop: asked for by a signal or by a part of the program, and waited for beside other

@@ -6,6 +6,7 @@
 )]
 
 mod append;
+mod bench;
 mod cat;
 mod damage;
 mod follow;

@@ -15,8 +15,9 @@ use crate::Alignment;
 pub enum HugePages {
     /// Ordinary pages.
     Never,
-    /// Memory of at least 2 MiB is aligned to 2 MiB and the kernel is asked for huge pages with
-    /// `madvise(MADV_HUGEPAGE)`; a kernel that has none, or a smaller buffer, gets ordinary ones.
+    /// Memory of at least 2 MiB is a mapping of its own, aligned to 2 MiB, and the kernel is asked
+    /// for huge pages with `madvise(MADV_HUGEPAGE)`; a kernel that has none, or a smaller buffer,
+    /// gets ordinary ones.
     #[default]
     Try,
 }
@@ -49,11 +50,18 @@ pub struct AllocError {
 /// ```
 pub struct AlignedBuf {
     ptr: NonNull<u8>,
-    /// The layout that `ptr` was allocated with; its size is at least `len`.
-    layout: Layout,
+    origin: Origin,
     len: usize,
     alignment: Alignment,
     huge: bool,
+}
+
+/// Where the memory comes from, and how it goes back.
+enum Origin {
+    /// From the allocator, with this layout, whose size is at least the buffer's length.
+    Heap(Layout),
+    /// A mapping of this many bytes that begins where the buffer does.
+    Mapping(usize),
 }
 
 impl AlignedBuf {
@@ -84,31 +92,67 @@ impl AlignedBuf {
             len_bytes,
             alignment,
         };
-        let huge = huge_pages == HugePages::Try && len_bytes >= Alignment::HUGE_PAGE.bytes();
-        let (layout_alignment, size) = if huge {
-            // Whole huge pages: the kernel backs none that the allocation covers only in part.
-            let size = Alignment::HUGE_PAGE.ceil(len_bytes as u64).ok_or(error)?;
-            (
-                alignment.max(Alignment::HUGE_PAGE),
-                usize::try_from(size).map_err(|_| error)?,
-            )
-        } else {
-            (alignment, len_bytes.max(1))
-        };
-        let layout = Layout::from_size_align(size, layout_alignment.bytes()).map_err(|_| error)?;
-        // SAFETY: the layout's size is not zero: it is at least `max(len_bytes, 1)`.
+        if huge_pages == HugePages::Try && len_bytes >= Alignment::HUGE_PAGE.bytes() {
+            return Self::mapped(len_bytes, alignment).ok_or(error);
+        }
+        let layout = Layout::from_size_align(len_bytes.max(1), alignment.bytes());
+        let layout = layout.map_err(|_| error)?;
+        // SAFETY: the layout's size is not zero.
         let ptr = NonNull::new(unsafe { alloc(layout) }).ok_or(error)?;
-        // The advice comes before the first touch: pages that have been faulted in stay small.
-        // SAFETY: the range is the allocation's own and starts at a page boundary (it is aligned
-        // to 2 MiB); `MADV_HUGEPAGE` changes no byte of it.
-        let huge = huge
-            && unsafe { libc::madvise(ptr.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) }
-                == 0;
         // SAFETY: `ptr` is good for writing `layout.size()` bytes.
         unsafe { ptr.write_bytes(0, layout.size()) };
         Ok(Self {
             ptr,
-            layout,
+            origin: Origin::Heap(layout),
+            len: len_bytes,
+            alignment,
+            huge: false,
+        })
+    }
+
+    /// A mapping of whole huge pages: the kernel backs none that is covered only in part. It is not
+    /// the allocator's, because that may give out memory that was in use before, and pages that have
+    /// been touched once stay small whatever is advised later.
+    fn mapped(len_bytes: usize, alignment: Alignment) -> Option<Self> {
+        let page = alignment.max(Alignment::HUGE_PAGE);
+        let size = usize::try_from(Alignment::HUGE_PAGE.ceil(len_bytes as u64)?).ok()?;
+        // Enough to find an aligned beginning in it.
+        let spare = page.bytes();
+        let mapped_bytes = size.checked_add(spare)?;
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        );
+        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing.
+        let start =
+            unsafe { libc::mmap(std::ptr::null_mut(), mapped_bytes, protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return None;
+        }
+        let start = NonNull::new(start.cast::<u8>())?;
+        let before = start.addr().get().next_multiple_of(page.bytes()) - start.addr().get();
+        // SAFETY: `before` is less than `page`, so `size` bytes follow in the mapping.
+        let ptr = unsafe { start.add(before) };
+        // What lies around is given back. Both ends are multiples of the system's pages, and a part
+        // of no bytes is none. A refusal costs address space, nothing else.
+        let after = spare - before;
+        // SAFETY: the parts are of this mapping, and nothing refers to them.
+        unsafe {
+            if before > 0 {
+                libc::munmap(start.as_ptr().cast(), before);
+            }
+            if after > 0 {
+                libc::munmap(ptr.add(size).as_ptr().cast(), after);
+            }
+        }
+        // The advice comes before the first touch: pages that have been faulted in stay small.
+        // SAFETY: the range is this mapping's and starts at a page boundary; `MADV_HUGEPAGE`
+        // changes no byte of it.
+        let huge = unsafe { libc::madvise(ptr.as_ptr().cast(), size, libc::MADV_HUGEPAGE) } == 0;
+        // The kernel has zeroed it.
+        Some(Self {
+            ptr,
+            origin: Origin::Mapping(size),
             len: len_bytes,
             alignment,
             huge,
@@ -152,8 +196,14 @@ impl AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
-        // SAFETY: `ptr` came from `alloc` with this layout and is freed only here.
-        unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
+        match self.origin {
+            // SAFETY: `ptr` came from `alloc` with this layout and is freed only here.
+            Origin::Heap(layout) => unsafe { dealloc(self.ptr.as_ptr(), layout) },
+            Origin::Mapping(size) => {
+                // SAFETY: the mapping is this buffer's own, and is undone only here.
+                unsafe { libc::munmap(self.ptr.as_ptr().cast(), size) };
+            }
+        }
     }
 }
 
@@ -217,6 +267,23 @@ mod tests {
         assert_eq!(buf.len(), 5 << 20);
         assert!(Alignment::HUGE_PAGE.divides(buf.as_non_null().addr().get() as u64));
         assert!(buf.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn large_memory_is_never_memory_that_was_in_use_before() {
+        let huge_bytes = Alignment::HUGE_PAGE.bytes();
+        for round in 0..50 {
+            // What an allocator would give out again.
+            drop(vec![round; 3 * huge_bytes]);
+            let wide = Alignment::new(4 * huge_bytes).expect("a power of two");
+            for alignment in [Alignment::BLOCK, wide] {
+                let mut buf = AlignedBuf::zeroed_on(huge_bytes + 1, alignment, HugePages::Try)
+                    .expect("memory");
+                assert!(alignment.divides(buf.as_non_null().addr().get() as u64));
+                assert!(buf.iter().all(|&byte| byte == 0));
+                buf.fill(round);
+            }
+        }
     }
 
     #[test]

@@ -89,6 +89,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-lss", "frontier-no-fence"),
     canary(Catcher::Loom, "esker-lss", "frontier-store"),
     canary(Catcher::Loom, "esker-lss", "turns-no-heir"),
+    canary(Catcher::Loom, "esker-lss", "durable-not-held"),
     canary(Catcher::Test, "esker-io", "io-short-write-succeeds"),
     canary(Catcher::Test, "esker-io", "io-sink-swapped"),
     canary(Catcher::Test, "esker-io", "io-lane-goes-on"),

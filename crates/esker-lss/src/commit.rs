@@ -19,7 +19,6 @@ use crossbeam_utils::CachePadded;
 use esker_io::{Action, Backend};
 use esker_ring::Seal;
 
-use crate::Lsn;
 use crate::core::Core;
 use crate::dispatch::By;
 use crate::sync::{AtomicU64, Instant, Ordering, Parker, yield_now};
@@ -109,8 +108,8 @@ impl<B: Backend> Core<B> {
             return Ok(());
         }
         self.seal_below(end, By::Passing);
-        self.backend.wait_until(
-            &mut || self.written.lsn() >= end || self.poison.get().is_some(),
+        self.backend.wait_for(
+            &|| self.written.lsn() >= end || self.poison.get().is_some(),
             None,
         );
         if self.written.lsn() >= end {
@@ -126,21 +125,23 @@ impl<B: Backend> Core<B> {
         if self.durable.lsn() >= end {
             return Ok(());
         }
-        // Another thread is the last one out of the buffer, or it is full and on its way already.
-        self.backend.wait_until(
-            &mut || {
-                self.durable.lsn() >= end
-                    || self.written.lsn() >= end
-                    || self.poison.get().is_some()
-            },
-            None,
-        );
-        self.check_poison()?;
-        if self.durable.lsn() < end {
-            self.sync_here();
+        loop {
+            // Another thread is the last one out of the buffer, or it is full and on its way
+            // already; or what is in flight with it has to end first.
+            self.backend.wait_for(
+                &|| {
+                    self.durable.lsn() >= end
+                        || self.poison.get().is_some()
+                        || (self.written.lsn() >= end && self.durable.confirmed() < end)
+                },
+                None,
+            );
+            if self.durable.lsn() >= end {
+                return Ok(());
+            }
             self.check_poison()?;
+            self.sync_here();
         }
-        Ok(())
     }
 
     /// Seals the open buffer if it holds anything below `end`, and hands it over if it falls to
@@ -166,18 +167,17 @@ impl<B: Backend> Core<B> {
 
     /// Syncs what has been written, in this thread.
     fn sync_here(self: &Arc<Self>) {
+        let flight = self.durable.begin();
         // The prefix is read before the sync starts: what completes later may miss it.
-        let next = self.written.next();
-        let files = self
-            .segments
-            .files(Lsn::new(self.durable.lsn()), Lsn::new(self.written.lsn()));
-        for file in files {
+        let mut covers = Some(self.written.next());
+        for file in self.unsynced_files() {
             if let Err(error) = self.backend.execute(&file, Action::SyncData).result {
-                return self.poison_with(error);
+                self.poison_with(error);
+                covers = None;
+                break;
             }
         }
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.covered(next);
+        self.synced(flight, covers);
         self.backend.wake();
     }
 }

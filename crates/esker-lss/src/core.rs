@@ -10,7 +10,9 @@ use esker_ring::Ring;
 use crate::Lsn;
 use crate::commit::Commit;
 use crate::dispatch::Queue;
+use crate::durable::{Durable, Flight};
 use crate::format::record::RecordSeal;
+use crate::format::superblock::Superblock;
 use crate::geometry::Geometry;
 use crate::log::Log;
 use crate::maintenance::Maintainer;
@@ -26,7 +28,8 @@ use crate::trim::Marks;
 
 /// The open store. Invariants:
 /// - S1. `durable <= written <= the end of the last sealed buffer <= the ring's tail`.
-/// - S2. `written` and `durable` pass a buffer only through the invariants of `dispatch`.
+/// - S2. `written` and `durable` pass a buffer only through the invariants of `dispatch` and
+///   `durable`.
 /// - S3. The ring's limit is never above what the segments have space for, so that a record that
 ///   was given an address never runs out of space.
 /// - S4. Once poisoned, always poisoned.
@@ -42,14 +45,14 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) epoch: u32,
     pub(crate) start: Position,
     pub(crate) written: Frontier,
-    pub(crate) durable: Frontier,
+    pub(crate) durable: Arc<Durable>,
     pub(crate) queue: Queue,
     pub(crate) resident: Resident,
     pub(crate) commit: Commit,
     /// Whether a background sync is in flight. Set and cleared by swap, by whoever starts one and
     /// by its completion.
     pub(crate) syncing: AtomicBool,
-    pub(crate) poison: PoisonCell,
+    pub(crate) poison: Arc<PoisonCell>,
     pub(crate) segments: Arc<SegmentSet<B>>,
     pub(crate) log: Log<B>,
     pub(crate) superblock: Mutex<SuperblockFile<B>>,
@@ -72,10 +75,35 @@ pub(crate) struct Counters {
 }
 
 impl<B: Backend> Core<B> {
-    /// Remembers the first failed write or sync, and lets everybody who waits see it.
+    /// Remembers the first failed write or sync, and lets everybody who waits see it. What is durable
+    /// now is all that ever will be in this life.
     pub(crate) fn poison_with(&self, error: IoError) {
+        self.durable.freeze();
         self.poison.set(Lsn::new(self.durable.lsn()), error);
         self.backend.wake();
+    }
+
+    /// A flight has ended, and `cover` completes what it has made durable: A1 of `durable`. Whoever
+    /// waits for the prefix goes on.
+    pub(crate) fn end_flight(self: &Arc<Self>, flight: Flight, cover: impl FnOnce(&Frontier)) {
+        self.durable.end(flight, cover);
+        self.after_advance();
+    }
+
+    /// Changes the superblock, whose lock the caller holds. An error poisons the store.
+    pub(crate) fn update_superblock(
+        self: &Arc<Self>,
+        superblock: &mut SuperblockFile<B>,
+        change: impl FnOnce(&mut Superblock),
+    ) -> Result<(), IoError> {
+        let flight = self.durable.begin();
+        let updated = superblock.update(change);
+        if let Err(error) = &updated {
+            self.poison_with(error.clone());
+        }
+        self.end_flight(flight, |_| {});
+        self.backend.wake();
+        updated
     }
 
     /// The failure that ended this life, if there was one.
@@ -87,7 +115,7 @@ impl<B: Backend> Core<B> {
 
     /// The chain state at the durable end.
     pub(crate) fn durable_position(&self) -> Position {
-        match self.durable.mark(self.start.seq) {
+        match self.durable.mark() {
             None => self.start,
             Some((seq, lsn)) => Position {
                 lsn: Lsn::new(lsn),

@@ -6,12 +6,13 @@
 //!   damaged block lies within a distance that recovery knows (format, recovery rule 1).
 //! - D2. The header says which prefix was durable when the buffer was submitted, never more.
 //! - D3. The durable prefix moves past a buffer only by its own durable write, or by a data sync
-//!   that was submitted after its write had completed.
-//! - D4. A failed write or sync moves nothing, and poisons the store. A sync that succeeds after that
-//!   moves nothing either: what failed may be what it covers, told to another sync in flight.
+//!   that was submitted after its write had completed; and only when nothing that was in flight with
+//!   it has failed (A1 of `durable`).
+//! - D4. A failed write or sync moves nothing, and poisons the store. The durable prefix stands still
+//!   from then on.
 //! - D5. A buffer that had to wait for the window is submitted by whoever moves the durable prefix:
 //!   the queue is looked at behind its lock after every advance, and a sync is under way whenever
-//!   something waits and something written is not durable.
+//!   something waits and something written is not confirmed.
 //! - D6. In serialised mode buffers are submitted in the order of their sequence numbers, each when
 //!   the one before it has completed.
 
@@ -24,6 +25,7 @@ use esker_io::{
 use esker_ring::SealedBuffer;
 
 use crate::core::Core;
+use crate::durable::Flight;
 use crate::format::slot::{self, SlotHeader};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering};
 use crate::{Lsn, Position};
@@ -67,7 +69,8 @@ struct SlotWrite<B: Backend> {
     seq: u64,
     base: u64,
     end: u64,
-    durability: Durability,
+    /// What it makes durable when it lands: itself, or nothing.
+    flight: Mutex<Option<Flight>>,
     /// Pieces that have not completed.
     remaining: AtomicUsize,
     failed: AtomicBool,
@@ -96,18 +99,24 @@ impl<B: Backend> SlotWrite<B> {
         if self.remaining.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
+        let core = &self.core;
+        let flight = self.flight.lock().take();
         if self.failed.load(Ordering::Relaxed) {
-            self.core.resident.abandoned(self.seq);
+            core.resident.abandoned(self.seq);
+            if let Some(flight) = flight {
+                core.end_flight(flight, |_| {});
+            }
             return;
         }
-        let core = &self.core;
         core.written.complete(self.seq, self.end);
         // After the written prefix, before the bytes go: a reader finds the record in one of them.
         core.resident.written(self.seq, self.base, self.end);
-        if self.durability == Durability::Durable || cfg!(esker_canary = "lss-written-is-durable") {
-            core.durable.complete(self.seq, self.end);
+        match flight {
+            Some(flight) => core.end_flight(flight, |confirmed| {
+                confirmed.complete(self.seq, self.end);
+            }),
+            None => core.after_advance(),
         }
-        core.after_advance();
     }
 }
 
@@ -116,6 +125,7 @@ struct SyncAll<B: Backend> {
     core: Arc<Core<B>>,
     /// The first buffer that was not part of the written prefix when the sync was submitted.
     next: u64,
+    flight: Mutex<Option<Flight>>,
     remaining: AtomicUsize,
     failed: AtomicBool,
 }
@@ -134,20 +144,20 @@ impl<B: Backend> Sink for SyncDone<B> {
         if sync.remaining.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        if !sync.failed.load(Ordering::Relaxed) {
-            // Relaxed: a counter.
-            sync.core.counters.syncs.fetch_add(1, Ordering::Relaxed);
-            sync.core
-                .cover(if cfg!(esker_canary = "lss-sync-covers-later-writes") {
-                    sync.core.written.next()
-                } else {
-                    sync.next
-                });
-        }
+        let covers = (!sync.failed.load(Ordering::Relaxed)).then_some(
+            if cfg!(esker_canary = "lss-sync-covers-later-writes") {
+                sync.core.written.next()
+            } else {
+                sync.next
+            },
+        );
+        let flight = sync.flight.lock().take();
         // AcqRel: whoever was turned away while this sync ran did so after its own advance, and
         // that advance is seen below.
         sync.core.syncing.swap(false, Ordering::AcqRel);
-        sync.core.after_advance();
+        if let Some(flight) = flight {
+            sync.core.synced(flight, covers);
+        }
     }
 }
 
@@ -269,12 +279,14 @@ impl<B: Backend> Core<B> {
                 return self.poison_with(error);
             }
         };
+        let confirms =
+            durability == Durability::Durable || cfg!(esker_canary = "lss-written-is-durable");
         let write = Arc::new(SlotWrite {
             core: Arc::clone(self),
             seq,
             base,
             end,
-            durability,
+            flight: Mutex::new(confirms.then(|| self.durable.begin())),
             remaining: AtomicUsize::new(pieces.len()),
             failed: AtomicBool::new(false),
         });
@@ -324,37 +336,36 @@ impl<B: Backend> Core<B> {
     }
 
     /// A prefix has moved, or a buffer has gone: whatever waits for that goes on.
-    fn after_advance(self: &Arc<Self>) {
+    pub(crate) fn after_advance(self: &Arc<Self>) {
         self.drain(None);
         self.sync_if_due();
     }
 
-    /// Everything before buffer `next` was written when a sync began that has now succeeded.
-    pub(crate) fn covered(self: &Arc<Self>, next: u64) {
-        self.cover(next);
-        self.after_advance();
-    }
-
-    fn cover(&self, next: u64) {
-        if self.poison.get().is_some() && !cfg!(esker_canary = "lss-failed-sync-made-good") {
-            return;
-        }
-        for seq in self.durable.next()..next {
-            // At most a window behind the written prefix, so its end is still known.
-            let Some(end) = self.written.end_of(seq) else {
-                continue;
-            };
-            self.durable.complete(seq, end);
-        }
+    /// A data sync has ended. If it has succeeded, everything before buffer `covers` was written when
+    /// it began.
+    pub(crate) fn synced(self: &Arc<Self>, flight: Flight, covers: Option<u64>) {
+        // Relaxed: a counter.
+        self.counters
+            .syncs
+            .fetch_add(u64::from(covers.is_some()), Ordering::Relaxed);
+        self.end_flight(flight, |confirmed| {
+            for seq in confirmed.next()..covers.unwrap_or(0) {
+                // At most a window behind the written prefix, so its end is still known.
+                let Some(end) = self.written.end_of(seq) else {
+                    continue;
+                };
+                confirmed.complete(seq, end);
+            }
+        });
     }
 
     /// D5: starts a sync if enough is written and not durable, or something waits for the window.
     fn sync_if_due(self: &Arc<Self>) {
-        let undurable = self.written.lsn().saturating_sub(self.durable.lsn());
-        if undurable == 0 || self.poison.get().is_some() {
+        let unconfirmed = self.written.lsn().saturating_sub(self.durable.confirmed());
+        if unconfirmed == 0 || self.poison.get().is_some() {
             return;
         }
-        if undurable >= self.options.sync_every_bytes || self.window_is_full() {
+        if unconfirmed >= self.options.sync_every_bytes || self.window_is_full() {
             self.start_sync();
         }
     }
@@ -367,6 +378,12 @@ impl<B: Backend> Core<B> {
             .is_some_and(|(_, first)| !self.admits(first))
     }
 
+    /// The files that hold something written and not known to be durable.
+    pub(crate) fn unsynced_files(&self) -> Vec<B::File> {
+        self.segments
+            .files(Lsn::new(self.durable.lsn()), Lsn::new(self.written.lsn()))
+    }
+
     /// Starts a data sync of what has been written, unless one is under way.
     fn start_sync(self: &Arc<Self>) {
         // AcqRel: pairs with the swap in `SyncDone::complete`.
@@ -375,9 +392,7 @@ impl<B: Backend> Core<B> {
         }
         // Read before the sync is submitted: what completes later may miss it (D3).
         let next = self.written.next();
-        let files = self
-            .segments
-            .files(Lsn::new(self.durable.lsn()), Lsn::new(self.written.lsn()));
+        let files = self.unsynced_files();
         if files.is_empty() {
             // Another sync was faster.
             self.syncing.swap(false, Ordering::AcqRel);
@@ -386,6 +401,7 @@ impl<B: Backend> Core<B> {
         let sync = Arc::new(SyncAll {
             core: Arc::clone(self),
             next,
+            flight: Mutex::new(Some(self.durable.begin())),
             remaining: AtomicUsize::new(files.len()),
             failed: AtomicBool::new(false),
         });

@@ -37,6 +37,7 @@ mod appender;
 mod commit;
 mod core;
 mod dispatch;
+mod durable;
 mod error;
 mod format;
 mod geometry;

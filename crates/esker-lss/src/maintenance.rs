@@ -160,18 +160,16 @@ impl<B: Backend> Core<B> {
     }
 
     /// Records where recovery may start, once the durable end has entered another segment.
-    fn move_checkpoint(&self) -> Result<(), MaintainError> {
+    fn move_checkpoint(self: &Arc<Self>) -> Result<(), MaintainError> {
         let position = self.durable_position();
         let segment_bytes = self.geometry.segment_bytes();
         let mut superblock = self.superblock.lock();
         let checkpoint = superblock.current().checkpoint;
         if position.lsn.get() / segment_bytes > checkpoint.lsn.get() / segment_bytes {
-            let updated = superblock.update(|next| next.checkpoint = position);
+            let updated =
+                self.update_superblock(&mut superblock, |next| next.checkpoint = position);
             drop(superblock);
-            if let Err(error) = updated {
-                self.poison_with(error.clone());
-                return Err(MaintainError::Superblock(error));
-            }
+            updated.map_err(MaintainError::Superblock)?;
             // Everything below is durable, so nothing is written or synced there any more.
             self.segments.close_below(position.lsn);
         }

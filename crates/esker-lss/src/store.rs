@@ -13,6 +13,7 @@ use crate::appender::Appender;
 use crate::commit::Commit;
 use crate::core::{Core, Counters};
 use crate::dispatch::Queue;
+use crate::durable::Durable;
 use crate::error::{OpenError, ReadError};
 use crate::format::record::{self, RecordSeal};
 use crate::format::slot;
@@ -20,7 +21,6 @@ use crate::geometry::{Geometry, Sizes};
 use crate::log::Log;
 use crate::maintenance::Maintainer;
 use crate::options::{Maintenance, Options};
-use crate::poison::PoisonCell;
 use crate::recovery::recover;
 use crate::resident::Resident;
 use crate::scan::Scan;
@@ -561,12 +561,12 @@ fn open<B: Backend>(
         lane: Lane::new(Arc::clone(&backend), options.ordering),
         log: Log::new(&segments),
         written: Frontier::new(window, start.seq, start.lsn.get()),
-        durable: Frontier::new(window, start.seq, start.lsn.get()),
+        durable: Arc::new(Durable::new(window, start.seq, start.lsn.get())),
         queue: Queue::new(start.seq),
         resident: Resident::new(options.buffers),
         commit: Commit::new(options.commit_writes, options.gather),
         syncing: AtomicBool::new(false),
-        poison: PoisonCell::default(),
+        poison: Arc::default(),
         marks: Marks::new(recovered.boundaries.into_values(), geometry.segment_bytes()),
         first: Arc::new(AtomicU64::new(found.first.lsn.get())),
         superblock: Mutex::new(superblock),

@@ -83,16 +83,13 @@ impl<B: Backend> Core<B> {
                 .remove_below(boundary.lsn, self.options.spare_segments)
                 .map_err(TrimError::Remove)?;
         }
-        let updated = superblock.update(|next| {
+        self.update_superblock(&mut superblock, |next| {
             next.first = boundary;
             if next.checkpoint.lsn < boundary.lsn {
                 next.checkpoint = boundary;
             }
-        });
-        if let Err(error) = updated {
-            self.poison_with(error.clone());
-            return Err(TrimError::Superblock(error));
-        }
+        })
+        .map_err(TrimError::Superblock)?;
         // Release: pairs with the acquire in `first`.
         self.first.store(boundary.lsn.get(), Ordering::Release);
         self.marks.trimmed(boundary.lsn, segment_bytes);

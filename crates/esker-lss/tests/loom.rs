@@ -1,4 +1,5 @@
-//! Models of the stable-prefix tracker and of the turns of group commit, over their real code. Built only with `--cfg esker_loom`.
+//! Models of the stable-prefix tracker, of what a success waits for and of the turns of group
+//! commit, over their real code. Built only with `--cfg esker_loom`.
 //!
 //! Each runs every interleaving that loom can reach within `LOOM_MAX_PREEMPTIONS`.
 #![cfg(esker_loom)]
@@ -8,6 +9,8 @@
     reason = "the modules are included as they are"
 )]
 
+#[path = "../src/durable.rs"]
+mod durable;
 #[path = "../src/stability.rs"]
 mod stability;
 #[path = "../src/sync.rs"]
@@ -15,6 +18,7 @@ mod sync;
 #[path = "../src/turns.rs"]
 mod turns;
 
+use durable::Durable;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use loom::thread;
@@ -173,4 +177,93 @@ fn nobody_waits_for_ever_when_two_lead() {
 #[test]
 fn whoever_wants_less_is_served_by_whoever_wants_more() {
     all_are_served(1, &[30, 10, 20]);
+}
+
+/// A disk that has failed, and tells one of those who ask.
+struct Disk {
+    failure: AtomicUsize,
+}
+
+impl Disk {
+    /// What the system answers to somebody who makes something durable.
+    fn asks(&self) -> bool {
+        self.failure.swap(0, Ordering::AcqRel) == 0
+    }
+}
+
+/// Flights that each cover buffer `START`, which the disk has lost: nobody may count it.
+fn nothing_lost_counts(flights: usize) {
+    loom::model(move || {
+        let durable = Arc::new(Durable::new(2, START, START * 10));
+        let disk = Arc::new(Disk {
+            failure: AtomicUsize::new(1),
+        });
+        let flies = |durable: &Durable, disk: &Disk| {
+            let flight = durable.begin();
+            if disk.asks() {
+                durable.end(flight, |confirmed| {
+                    confirmed.complete(START, (START + 1) * 10);
+                });
+            } else {
+                durable.freeze();
+                durable.end(flight, |_| {});
+            }
+            // A flight that begins when the failure has been dealt with covers nothing either.
+            assert_eq!(durable.lsn(), START * 10, "what is lost was acknowledged");
+        };
+        let threads: Vec<_> = (1..flights)
+            .map(|_| {
+                let (durable, disk) = (Arc::clone(&durable), Arc::clone(&disk));
+                thread::spawn(move || flies(&durable, &disk))
+            })
+            .collect();
+        flies(&durable, &disk);
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+        assert_eq!(
+            (durable.next(), durable.lsn()),
+            (START, START * 10),
+            "what is lost was acknowledged"
+        );
+    });
+}
+
+#[test]
+fn of_two_in_flight_the_one_that_succeeds_does_not_make_good_what_the_other_was_told() {
+    nothing_lost_counts(2);
+}
+
+#[test]
+fn of_three_in_flight_none_makes_good_what_one_was_told() {
+    nothing_lost_counts(3);
+}
+
+/// Every success counts in the end, and `moved` is reported by whoever made it count.
+#[test]
+fn no_success_is_held_back_for_ever() {
+    loom::model(|| {
+        let durable = Arc::new(Durable::new(3, START, START * 10));
+        let lands = |durable: &Durable, seq: u64| {
+            let flight = durable.begin();
+            durable.end(flight, |confirmed| {
+                confirmed.complete(seq, (seq + 1) * 10);
+            })
+        };
+        let threads: Vec<_> = (1..3)
+            .map(|index| {
+                let durable = Arc::clone(&durable);
+                thread::spawn(move || lands(&durable, START + index))
+            })
+            .collect();
+        let mut moved = lands(&durable, START);
+        for thread in threads {
+            moved |= thread.join().expect("no panic");
+        }
+        assert!(moved, "nobody was told");
+        assert_eq!(
+            (durable.next(), durable.lsn()),
+            (START + 3, (START + 3) * 10)
+        );
+    });
 }

@@ -184,8 +184,8 @@ impl Backend for Sim {
             state.in_flight += batch.len();
             for operation in batch {
                 let Operation { file, action, .. } = &operation;
-                let refused = self.check_life(file, action.kind()).err();
-                let landed = if refused.is_none() {
+                let ended = self.check_life(file, action.kind()).err().map(Err);
+                let landed = if ended.is_none() {
                     state.machine.submitted(file.description(), action)
                 } else {
                     0
@@ -195,7 +195,7 @@ impl Backend for Sim {
                 state.machine.queue.push(Queued {
                     operation,
                     landed,
-                    refused,
+                    ended,
                     slow,
                 });
             }

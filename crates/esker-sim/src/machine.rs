@@ -29,8 +29,9 @@ pub(crate) struct Queued {
     pub(crate) operation: Operation<SimFile>,
     /// How much had landed when it was submitted: what a sync covers.
     pub(crate) landed: u64,
-    /// Why it is not carried out: its file is of another life.
-    pub(crate) refused: Option<IoError>,
+    /// How it has ended, if nobody has been told yet: it was carried out ahead of its completion, or
+    /// refused because its file is of another life.
+    pub(crate) ended: Option<Result<usize, IoError>>,
     /// It completes after all that are not slow.
     pub(crate) slow: bool,
 }
@@ -119,8 +120,8 @@ impl Machine {
     }
 
     fn in_flight(&self) -> Vec<Flying> {
-        let operations = self.queue.iter().map(|queued| &queued.operation);
-        operations
+        let left = self.queue.iter().filter(|queued| queued.ended.is_none());
+        left.map(|queued| &queued.operation)
             .filter_map(|operation| flying(operation.file.description(), &operation.action))
             .collect()
     }
@@ -457,6 +458,24 @@ impl Machine {
             return Err(os_error(context, libc::EIO));
         }
         Ok(())
+    }
+
+    /// Carries out any of the operations in the queue that have not been; whether there was one.
+    pub(crate) fn run_ahead(&mut self) -> bool {
+        let left = self.queue.iter().enumerate();
+        let left = left.filter(|(_, queued)| queued.ended.is_none());
+        let left: Vec<_> = left.map(|(index, _)| index).collect();
+        if left.is_empty() {
+            return false;
+        }
+        let index = left[self.dice.index(left.len())];
+        let mut queued = self.queue.remove(index);
+        let Queued {
+            operation, landed, ..
+        } = &mut queued;
+        queued.ended = Some(self.run(operation.file.description(), &mut operation.action, *landed));
+        self.queue.insert(index, queued);
+        true
     }
 
     /// Takes an operation out of the queue: the first, or any.

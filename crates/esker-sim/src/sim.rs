@@ -155,6 +155,14 @@ impl Sim {
         self.machine(|machine| machine.faults.add(fault, skipped));
     }
 
+    /// Carries out one of the operations in flight and keeps the news for later: its sink is told when
+    /// it would have been carried out. Whether there was one.
+    ///
+    /// So operations end in another order than those who wait for them hear of it.
+    pub fn run_ahead(&self) -> bool {
+        self.machine(Machine::run_ahead)
+    }
+
     /// Turns a bit (0 to 7) of the byte at `offset`, wherever it is kept; whether there is such a
     /// file.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u32) -> bool {
@@ -240,11 +248,11 @@ impl Shared {
             let Queued {
                 mut operation,
                 landed,
-                refused,
+                ended,
                 ..
             } = queued;
-            let result = match refused {
-                Some(error) => Err(error),
+            let result = match ended {
+                Some(result) => result,
                 None => machine.run(operation.file.description(), &mut operation.action, landed),
             };
             (operation, result)

@@ -56,6 +56,7 @@ fn refused(bench: &mut Bench) {
         Err(AppendError::Poisoned(_)) => {}
         Err(other) => panic!("{other:?}"),
     }
+    let last = bench.store.durable();
     for _ in 0..3 {
         assert!(bench.store.append(b"more").is_err());
         assert!(bench.store.maintain().is_err());
@@ -65,9 +66,9 @@ fn refused(bench: &mut Bench) {
             };
             let waited = bench.store.wait_durable(lsn);
             let durable = bench.store.durable();
+            assert_eq!(durable, last, "something was acknowledged after a failure");
             assert_eq!(waited.is_ok(), lsn < durable, "{lsn} of {durable}");
             if waited.is_ok() {
-                // What was on its way may still become durable, each write by itself.
                 bench.model.is_durable(index + 1);
             }
             if lsn < durable && lsn >= bench.store.first() {
@@ -97,6 +98,9 @@ fn failing(seed: u64) {
     };
     bench.sim.inject(fault, dice.below(12));
     for _ in 0..40 {
+        if dice.chance(1, 4) {
+            bench.sim.run_ahead();
+        }
         let went = bench.try_step(next_step(&mut dice));
         bench.model.look(&bench.store);
         if went.is_none() {
@@ -419,6 +423,35 @@ fn a_full_disk_can_be_opened_trimmed_and_appended_to_again() {
         model.tries_to_trim(middle);
         model.has_trimmed(store.trim_before(middle).expect("trims"));
         goes_on(&next, &options, store, &mut model, &[700]);
+    }
+}
+
+/// Of two syncs in flight one fails and the other succeeds, and the success is heard of first.
+#[test]
+fn a_success_does_not_count_while_something_in_flight_with_it_may_have_failed() {
+    let options = small(Ordering::TailLocalised).sync_every_bytes(4096);
+    for seed in 0..20 {
+        let mut bench = start(seed, &options);
+        assert!(bench.try_step(Step::AppendDurable(10)).is_some());
+        assert!(bench.try_step(Step::Append(9000)).is_some());
+        let written = bench.sim.poll();
+        assert_eq!(
+            (written, bench.sim.in_flight()),
+            (1, 1),
+            "a sync has been started"
+        );
+        let durable = bench.store.durable();
+        let lsn = bench.store.append(b"not durable").expect("appends");
+        bench.sim.inject(Fault::SyncFails, 0);
+        assert!(bench.sim.run_ahead(), "it fails, and nobody hears of it");
+        let syncs = bench.store.info().expect("info").syncs;
+        bench
+            .store
+            .wait_durable(lsn)
+            .expect_err("what a sync has dropped is acknowledged by another");
+        assert_eq!(bench.store.durable(), durable, "seed {seed}");
+        let succeeded = bench.store.info().expect("info").syncs - syncs;
+        assert_eq!(succeeded, 1, "the sync of whoever waited");
     }
 }
 

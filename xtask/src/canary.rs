@@ -90,6 +90,8 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-lss", "frontier-store"),
     canary(Catcher::Loom, "esker-lss", "turns-no-heir"),
     canary(Catcher::Loom, "esker-lss", "durable-not-held"),
+    canary(Catcher::Loom, "esker-lss", "tasks-enter-without-fence"),
+    canary(Catcher::Loom, "esker-lss", "tasks-let-the-committer-sleep"),
     canary(Catcher::Test, "esker-io", "io-short-write-succeeds"),
     canary(Catcher::Test, "esker-io", "io-sink-swapped"),
     canary(Catcher::Test, "esker-io", "io-lane-goes-on"),

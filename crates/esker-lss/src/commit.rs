@@ -21,7 +21,8 @@ use esker_ring::Seal;
 
 use crate::core::Core;
 use crate::dispatch::By;
-use crate::sync::{AtomicU64, Instant, Ordering, Parker, yield_now};
+use crate::sync::{AtomicU64, AtomicUsize, Instant, Ordering, Parker, yield_now};
+use crate::tasks::Tasks;
 use crate::turns::Turns;
 use crate::write_error::CommitError;
 
@@ -33,6 +34,10 @@ thread_local! {
 /// Who waits, who leads, and what for.
 pub(crate) struct Commit {
     turns: Turns,
+    /// The futures that wait.
+    pub(crate) tasks: Arc<Tasks>,
+    /// How many futures were waiting when the last commit was sealed. A hint, as in `Turns`.
+    crowd_of_tasks: AtomicUsize,
     gather: Duration,
     /// The largest address that anybody has wanted durable: a buffer that starts below is written
     /// with durability of its own.
@@ -43,6 +48,8 @@ impl Commit {
     pub(crate) fn new(limit: usize, gather: Duration) -> Self {
         Self {
             turns: Turns::new(limit),
+            tasks: Arc::default(),
+            crowd_of_tasks: AtomicUsize::new(0),
             gather,
             wanted: CachePadded::default(),
         }
@@ -54,16 +61,31 @@ impl Commit {
         base < self.wanted.load(Ordering::Relaxed)
     }
 
+    /// Gives the futures that shared the last commit a moment to come back, before nobody is here to
+    /// commit for them.
+    pub(crate) fn await_return(&self) {
+        // Relaxed: a hint.
+        if self.crowd_of_tasks.load(Ordering::Relaxed) > 0 {
+            let start = Instant::now();
+            while self.tasks.present() == 0 && start.elapsed() < self.gather {
+                yield_now();
+            }
+        }
+    }
+
     /// Gives those who shared the last commit a moment to come back.
     fn gather(&self) {
-        let (turns, crowd) = (&self.turns, self.turns.crowd());
-        if turns.present() >= crowd {
-            return;
+        // Relaxed: hints, all of them.
+        let crowd = self.turns.crowd() + self.crowd_of_tasks.load(Ordering::Relaxed);
+        let present = || self.turns.present() + self.tasks.present();
+        if present() < crowd {
+            let start = Instant::now();
+            while present() < crowd && start.elapsed() < self.gather {
+                yield_now();
+            }
         }
-        let start = Instant::now();
-        while turns.present() < crowd && start.elapsed() < self.gather {
-            yield_now();
-        }
+        self.crowd_of_tasks
+            .store(self.tasks.present(), Ordering::Relaxed);
     }
 }
 

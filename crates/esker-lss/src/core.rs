@@ -9,6 +9,7 @@ use esker_ring::Ring;
 
 use crate::Lsn;
 use crate::commit::Commit;
+use crate::committer::Committer;
 use crate::dispatch::Queue;
 use crate::durable::{Durable, Flight};
 use crate::format::record::RecordSeal;
@@ -49,6 +50,7 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) queue: Queue,
     pub(crate) resident: Resident,
     pub(crate) commit: Commit,
+    pub(crate) committer: Committer,
     /// Whether a background sync is in flight. Set and cleared by swap, by whoever starts one and
     /// by its completion.
     pub(crate) syncing: AtomicBool,
@@ -81,12 +83,15 @@ impl<B: Backend> Core<B> {
         self.durable.freeze();
         self.poison.set(Lsn::new(self.durable.lsn()), error);
         self.backend.wake();
+        self.commit.tasks.reached(u64::MAX);
     }
 
     /// A flight has ended, and `cover` completes what it has made durable: A1 of `durable`. Whoever
     /// waits for the prefix goes on.
     pub(crate) fn end_flight(self: &Arc<Self>, flight: Flight, cover: impl FnOnce(&Frontier)) {
-        self.durable.end(flight, cover);
+        if self.durable.end(flight, cover) {
+            self.commit.tasks.reached(self.durable.lsn());
+        }
         self.after_advance();
     }
 

@@ -35,6 +35,7 @@
 mod append;
 mod appender;
 mod commit;
+mod committer;
 mod core;
 mod dispatch;
 mod durable;
@@ -60,10 +61,12 @@ mod store;
 mod stream;
 mod superblock;
 mod sync;
+mod tasks;
 #[cfg(test)]
 mod testing;
 mod trim;
 mod turns;
+mod until_durable;
 mod verify;
 mod write_error;
 
@@ -80,6 +83,7 @@ pub use recovery::Tail;
 pub use salvage::{Lost, SalvageReport, Salvaged, SuperblockState, salvage};
 pub use scan::Scan;
 pub use store::{Store, StoreInfo};
+pub use until_durable::UntilDurable;
 pub use verify::{VerifyProgress, VerifyReport, verify};
 pub use write_error::{
     AppendDurableError, AppendError, AppendWithError, CloseError, CommitError, MaintainError,

@@ -11,6 +11,7 @@ use esker_ring::{BufferSeq, Ring};
 use crate::Lsn;
 use crate::appender::Appender;
 use crate::commit::Commit;
+use crate::committer::Committer;
 use crate::core::{Core, Counters};
 use crate::dispatch::Queue;
 use crate::durable::Durable;
@@ -29,6 +30,7 @@ use crate::stability::Frontier;
 use crate::superblock::SuperblockFile;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::trim::Marks;
+use crate::until_durable::UntilDurable;
 use crate::write_error::{
     AppendDurableError, AppendError, AppendWithError, CloseError, CommitError, MaintainError,
     TrimError,
@@ -218,6 +220,61 @@ impl<B: Backend> Store<B> {
         }
     }
 
+    /// A future that ends when the record at `lsn`, and everything before it, is durable: like
+    /// [`wait_durable`](Self::wait_durable), for any executor, and for many records at a time.
+    ///
+    /// Commits are made by a thread that the store starts when this is first called; those who wait,
+    /// futures and threads, share them. With [`Maintenance::Manual`] there is no such thread: a future
+    /// ends with the commit of somebody who waits in a thread, or with the next call of
+    /// [`maintain`](Self::maintain). Neither this nor polling waits for the device.
+    ///
+    /// The future holds neither the store nor a place in any queue: it may be dropped at any time,
+    /// outlive the store, and be moved between threads. One that is not polled holds nobody up.
+    ///
+    /// # Errors
+    ///
+    /// Those of `wait_durable` are the future's output, and [`CommitError::Closed`] when the store was
+    /// dropped before the record was durable.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_lss::{AnyBackend, Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::open(dir.path(), AnyBackend::auto(), Options::default())?;
+    /// let (one, two) = (store.append(b"one")?, store.append(b"two")?);
+    /// let both = async {
+    ///     let (one, two) = (store.until_durable(one), store.until_durable(two));
+    ///     one.await?;
+    ///     two.await
+    /// };
+    /// # use std::{future::Future, pin::pin, sync::Arc, task::{Context, Poll, Wake, Waker}, thread};
+    /// # struct Unpark(thread::Thread);
+    /// # impl Wake for Unpark { fn wake(self: Arc<Self>) { self.0.unpark(); } }
+    /// # let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    /// # let mut both = pin!(both);
+    /// # let result = loop {
+    /// #     match both.as_mut().poll(&mut Context::from_waker(&waker)) {
+    /// #         Poll::Ready(result) => break result,
+    /// #         Poll::Pending => thread::park(),
+    /// #     }
+    /// # };
+    /// # result?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn until_durable(&self, lsn: Lsn) -> UntilDurable {
+        match self.end_past(lsn) {
+            Ok(end) => self.core.until_durable_to(end),
+            Err(error) => UntilDurable::failed(&self.core, error),
+        }
+    }
+
+    /// A future that ends when everything that was appended before the call is durable: like
+    /// [`flush`](Self::flush), and in everything else like [`until_durable`](Self::until_durable).
+    pub fn until_flushed(&self) -> UntilDurable {
+        self.core.until_durable_to(self.core.end_of_appended())
+    }
+
     /// Makes everything that was appended before the call durable and returns the end of it.
     ///
     /// # Errors
@@ -301,13 +358,15 @@ impl<B: Backend> Store<B> {
     }
 
     /// Does the work in the background once, for a store without a thread of its own
-    /// ([`Maintenance::Manual`]): makes the next segment, moves the checkpoint, and, if nothing was
-    /// written since the last call, leaves a stability slot.
+    /// ([`Maintenance::Manual`]): commits what futures wait for, makes the next segment, moves the
+    /// checkpoint, and, if nothing was written since the last call, leaves a stability slot.
     ///
     /// # Errors
     ///
     /// [`MaintainError`]; a failed write or sync poisons the store.
     pub fn maintain(&self) -> Result<(), MaintainError> {
+        // What fails here has poisoned the store, and is reported below.
+        let _poisoned = self.core.commit_for_tasks();
         self.core.maintain().map(|_left| ())
     }
 
@@ -335,6 +394,7 @@ impl<B: Backend> Drop for Store<B> {
     fn drop(&mut self) {
         let core = &self.core;
         core.maintenance.stop();
+        core.committer.stop(&core.commit.tasks);
         // Every operation in flight owns the core until its sink has returned, and so do those that
         // the sinks of others submit: when nobody else does, nothing is in flight.
         core.backend
@@ -565,6 +625,7 @@ fn open<B: Backend>(
         queue: Queue::new(start.seq),
         resident: Resident::new(options.buffers),
         commit: Commit::new(options.commit_writes, options.gather),
+        committer: Committer::default(),
         syncing: AtomicBool::new(false),
         poison: Arc::default(),
         marks: Marks::new(recovered.boundaries.into_values(), geometry.segment_bytes()),

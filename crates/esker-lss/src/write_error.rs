@@ -1,5 +1,7 @@
 //! What can go wrong when records are appended, made durable or trimmed.
 
+use std::sync::Arc;
+
 use esker_buf::AllocError;
 use esker_io::IoError;
 use esker_ring::{ExtentError, ReserveError};
@@ -87,6 +89,16 @@ pub enum CommitError {
         lsn: Lsn,
         /// The end of what has been appended.
         tail: Lsn,
+    },
+    /// The store was dropped while a future waited: whether the record is on disk is not known.
+    #[error("the store was dropped before it was known whether the record is durable")]
+    Closed,
+    /// There is no thread to be had that commits for those who do not wait themselves. The record is
+    /// as it was: it can be waited for by a thread.
+    #[error("no thread to commit for futures")]
+    NoThread {
+        /// What the system says.
+        source: Arc<std::io::Error>,
     },
 }
 

@@ -1,5 +1,5 @@
-//! Models of the stable-prefix tracker, of what a success waits for and of the turns of group
-//! commit, over their real code. Built only with `--cfg esker_loom`.
+//! Models of the stable-prefix tracker, of what a success waits for, of the turns of group commit and
+//! of the futures that wait, over their real code. Built only with `--cfg esker_loom`.
 //!
 //! Each runs every interleaving that loom can reach within `LOOM_MAX_PREEMPTIONS`.
 #![cfg(esker_loom)]
@@ -15,6 +15,8 @@ mod durable;
 mod stability;
 #[path = "../src/sync.rs"]
 mod sync;
+#[path = "../src/tasks.rs"]
+mod tasks;
 #[path = "../src/turns.rs"]
 mod turns;
 
@@ -24,6 +26,7 @@ use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use loom::thread;
 use stability::Frontier;
 use sync::Parker;
+use tasks::Tasks;
 use turns::Turns;
 
 /// The first buffer of each model: its place is not the array's first.
@@ -265,5 +268,93 @@ fn no_success_is_held_back_for_ever() {
             (durable.next(), durable.lsn()),
             (START + 3, (START + 3) * 10)
         );
+    });
+}
+
+/// A waker that leaves a token.
+struct Token(sync::Unparker);
+
+impl std::task::Wake for Token {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// What a future does until `end` is reached: enters, looks, sleeps.
+fn waits(tasks: &Tasks, reached: &AtomicU64, end: u64) -> bool {
+    let parker = Parker::new();
+    let waker = std::task::Waker::from(std::sync::Arc::new(Token(parker.unparker().clone())));
+    let mut place = None;
+    loop {
+        if reached.load(Ordering::Acquire) >= end {
+            tasks.leave(&mut place);
+            return true;
+        }
+        if !tasks.enter(&mut place, end, &waker) {
+            return reached.load(Ordering::Acquire) >= end;
+        }
+        if reached.load(Ordering::Acquire) < end {
+            parker.park();
+        }
+    }
+}
+
+/// Loom reports a future that is never woken.
+#[test]
+fn a_future_is_woken_whenever_the_prefix_moves() {
+    loom::model(|| {
+        let tasks = Arc::new(Tasks::default());
+        let reached = Arc::new(AtomicU64::new(0));
+        let future = {
+            let (tasks, reached) = (Arc::clone(&tasks), Arc::clone(&reached));
+            thread::spawn(move || assert!(waits(&tasks, &reached, 10)))
+        };
+        for lsn in [5, 10] {
+            reached.store(lsn, Ordering::Release);
+            tasks.reached(lsn);
+        }
+        future.join().expect("no panic");
+    });
+}
+
+/// Loom reports a committer that sleeps while somebody is here.
+#[test]
+fn the_committer_serves_whoever_comes_and_ends_with_the_store() {
+    loom::model(|| {
+        let tasks = Arc::new(Tasks::default());
+        let reached = Arc::new(AtomicU64::new(0));
+        let committer = {
+            let (tasks, reached) = (Arc::clone(&tasks), Arc::clone(&reached));
+            thread::spawn(move || {
+                let parker = Parker::new();
+                while let Some(end) = tasks.await_wanted(&parker) {
+                    reached.fetch_max(end, Ordering::AcqRel);
+                    tasks.reached(end);
+                }
+            })
+        };
+        let other = {
+            let (tasks, reached) = (Arc::clone(&tasks), Arc::clone(&reached));
+            thread::spawn(move || assert!(waits(&tasks, &reached, 20)))
+        };
+        assert!(waits(&tasks, &reached, 10));
+        other.join().expect("no panic");
+        tasks.close();
+        committer.join().expect("no panic");
+        assert_eq!(tasks.present(), 0);
+    });
+}
+
+/// Loom reports a future that outlives the store asleep.
+#[test]
+fn a_future_is_woken_when_the_store_ends() {
+    loom::model(|| {
+        let tasks = Arc::new(Tasks::default());
+        let future = {
+            let tasks = Arc::clone(&tasks);
+            thread::spawn(move || assert!(!waits(&tasks, &AtomicU64::new(0), 10)))
+        };
+        tasks.close();
+        future.join().expect("no panic");
     });
 }

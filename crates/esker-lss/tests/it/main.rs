@@ -9,6 +9,7 @@ mod appending;
 mod commit;
 mod concurrency;
 mod faulty;
+mod futures;
 mod lifecycle;
 mod poison;
 mod reading;

@@ -19,8 +19,10 @@
 
 mod aligned;
 mod alignment;
+mod cache;
 mod io;
 
 pub use aligned::{AlignedBuf, AllocError, HugePages};
 pub use alignment::{Alignment, AlignmentError};
+pub use cache::evict;
 pub use io::{IoBuf, IoBufMut};

@@ -36,6 +36,7 @@ pub struct Options {
     pub(crate) buffers: usize,
     pub(crate) buffer_bytes: usize,
     pub(crate) huge_pages: HugePages,
+    pub(crate) evict_written: bool,
     pub(crate) block_bytes: u32,
     pub(crate) segment_bytes: u64,
     pub(crate) max_record_bytes: u64,
@@ -58,6 +59,7 @@ impl Default for Options {
             buffers: 8,
             buffer_bytes: 1 << 20,
             huge_pages: HugePages::Try,
+            evict_written: true,
             block_bytes: 4096,
             segment_bytes: 64 << 20,
             max_record_bytes: 64 << 20,
@@ -111,6 +113,16 @@ impl Options {
     #[must_use]
     pub fn huge_pages(mut self, huge_pages: HugePages) -> Self {
         self.huge_pages = huge_pages;
+        self
+    }
+
+    /// Whether a buffer that has been written is dropped from the processors' caches before it is
+    /// filled again, by default. It costs about 25 µs a mebibyte, and saves ten times as much where
+    /// a hypervisor's processor has copied the buffer; where the device reads memory itself,
+    /// `false` is a little cheaper.
+    #[must_use]
+    pub fn evict_written(mut self, evict: bool) -> Self {
+        self.evict_written = evict;
         self
     }
 

@@ -7,12 +7,18 @@
 
 use std::sync::Arc;
 
+use esker_buf::evict;
 use esker_ring::SealedBuffer;
 
 use crate::sync::Mutex;
 
+/// Shorter slots are commits that somebody waits for.
+const EVICTED_BYTES: usize = 64 << 10;
+
 pub(crate) struct Resident {
     places: Box<[Mutex<Place>]>,
+    /// Whether what has been written is dropped from the processors' caches.
+    evicts: bool,
 }
 
 #[derive(Default)]
@@ -41,9 +47,10 @@ pub(crate) enum Whereabouts {
 }
 
 impl Resident {
-    pub(crate) fn new(buffers: usize) -> Self {
+    pub(crate) fn new(buffers: usize, evicts: bool) -> Self {
         Self {
             places: (0..buffers).map(|_| Mutex::new(Place::Vacant)).collect(),
+            evicts,
         }
     }
 
@@ -60,9 +67,16 @@ impl Resident {
     pub(crate) fn written(&self, seq: u64, base: u64, end: u64) {
         let mut place = self.place(seq).lock();
         if matches!(*place, Place::InMemory { seq: here, .. } if here == seq) {
-            // The bytes are dropped behind the lock: the ring may open its next buffer there.
+            // The bytes are let go of behind the lock: the ring may open its next buffer there.
             let before = std::mem::replace(&mut *place, Place::OnDisk { base, end });
             drop(place);
+            if let Place::InMemory { bytes, .. } = &before
+                && self.evicts
+                && bytes.padded_len() >= EVICTED_BYTES
+                && !bytes.is_extent()
+            {
+                evict(bytes.padded_bytes());
+            }
             drop(before);
         }
     }

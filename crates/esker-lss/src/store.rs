@@ -623,7 +623,7 @@ fn open<B: Backend>(
         written: Frontier::new(window, start.seq, start.lsn.get()),
         durable: Arc::new(Durable::new(window, start.seq, start.lsn.get())),
         queue: Queue::new(start.seq),
-        resident: Resident::new(options.buffers),
+        resident: Resident::new(options.buffers, options.evict_written),
         commit: Commit::new(options.commit_writes, options.gather),
         committer: Committer::default(),
         syncing: AtomicBool::new(false),

@@ -3,7 +3,7 @@
 //! Each round measures, one after the other, what was asked for of:
 //! - *flat*: bare 1 MiB O_DIRECT writes, four in flight, through the `esker-io` layer's io_uring
 //!   backend, with one sync at the end, into a prewritten file and into one whose space was only
-//!   reserved, as a new segment's is; then the store appending records flat out with one flush at the
+//!   reserved, as a new segment's is, and from memory that is filled before each write; then the store appending records flat out with one flush at the
 //!   end, for every record size, number of threads, way to append and kind of segment asked for.
 //! - *read*: reading the file sequentially; verifying, scanning and opening a store that crashed
 //!   without a checkpoint, so that all of it is read.
@@ -131,9 +131,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let raw = dir.path().join("raw");
         let store = dir.path().join("store");
         if asked(Group::Flat) || asked(Group::Read) {
-            for (name, prewritten) in [("raw 1 MiB x 4, reserved", false), ("raw 1 MiB x 4", true)]
-            {
-                let (mbps, cpu) = raw_write(&raw, bytes, prewritten)?;
+            for (name, prewritten, filled) in [
+                ("raw 1 MiB x 4, reserved", false, false),
+                ("raw 1 MiB x 4", true, false),
+                ("raw 1 MiB x 4, filled each time", true, true),
+            ] {
+                let (mbps, cpu) = raw_write(&raw, bytes, prewritten, filled)?;
                 flat.add(name, "MB/s", mbps);
                 flat.add(&format!("{name}, CPU"), "s/GB", cpu);
             }
@@ -273,11 +276,13 @@ fn huge(len: usize) -> Result<AlignedBuf, esker_buf::AllocError> {
     Ok(buf)
 }
 
-/// MB/s and CPU seconds per GB of bare writes.
+/// MB/s and CPU seconds per GB of bare writes: of the same four buffers over and over, or of eight
+/// that are filled with 1 KiB pieces before each write, as a log's have to be.
 fn raw_write(
     path: &Path,
     bytes: usize,
     prewritten: bool,
+    filled: bool,
 ) -> Result<(f64, f64), Box<dyn std::error::Error>> {
     let backend = AnyBackend::auto();
     let options = FileOptions::read_write()
@@ -291,15 +296,39 @@ fn raw_write(
         backend.allocate(&file, 0, bytes as u64)?;
         backend.execute(&file, Action::SyncData).result?;
     }
-    // One buffer shared by all the writes: it is only read.
-    let memory = Arc::new(huge(4 * MIB)?);
     let cpu = cpu_time();
+    let write = |offset: usize, memory| Action::Write {
+        offset: offset as u64,
+        memory,
+        durability: Durability::Written,
+    };
+    // One buffer shared by all the writes where it is only read.
+    let memory = Arc::new(huge(4 * MIB)?);
+    let slice = |at: usize| {
+        let shared = Arc::clone(&memory);
+        WriteMemory::slice(shared, at..at + MIB).expect("within the buffer")
+    };
+    // Two mebibytes each, so that they lie on huge pages.
+    let pool: Vec<_> = (0..8).map(|_| huge(2 * MIB)).collect::<Result<_, _>>()?;
+    let mut pool: Vec<Arc<AlignedBuf>> = pool.into_iter().map(Arc::new).collect();
+    let record = [0x5A; 1024];
     let (time, result) = timed(|| {
-        pipelined(&backend, &file, bytes / MIB, |index| Action::Write {
-            offset: (index * MIB) as u64,
-            memory: WriteMemory::slice(Arc::clone(&memory), index % 4 * MIB..(index % 4 + 1) * MIB)
-                .expect("within the buffer"),
-            durability: Durability::Written,
+        pipelined(&backend, &file, bytes / MIB, |index| {
+            if !filled {
+                return write(index * MIB, slice(index % 4 * MIB));
+            }
+            // The one that was used longest ago, unless it is still in flight.
+            pool.rotate_left(1);
+            let free = pool
+                .iter_mut()
+                .find(|buffer| Arc::strong_count(buffer) == 1);
+            let buffer = free.expect("four of eight are in flight at most");
+            let room = Arc::get_mut(buffer).expect("it is free");
+            for piece in room[..MIB].chunks_exact_mut(record.len()) {
+                piece.copy_from_slice(std::hint::black_box(&record));
+            }
+            let memory = WriteMemory::slice(Arc::clone(buffer), 0..MIB);
+            write(index * MIB, memory.expect("within the buffer"))
         });
         backend.execute(&file, Action::SyncData).result
     });
@@ -347,7 +376,7 @@ fn raw_read(path: &Path, bytes: usize) -> Result<f64, Box<dyn std::error::Error>
 
 /// Bare durable 4 KiB writes per second, into space that was written before.
 fn raw_durable(path: &Path, count: usize) -> Result<f64, Box<dyn std::error::Error>> {
-    raw_write(path, 64 * MIB, false)?;
+    raw_write(path, 64 * MIB, false, false)?;
     let backend = AnyBackend::auto();
     let file = backend.open(path, &FileOptions::read_write().direct(Direct::Try))?;
     let memory = Arc::new(AlignedBuf::zeroed(4096, Alignment::BLOCK)?);

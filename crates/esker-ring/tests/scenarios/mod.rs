@@ -108,6 +108,16 @@ pub(crate) const ALL: &[(&str, fn())] = &[
         a_full_ring_wakes_its_appender,
     ),
     ("a_batch_meets_a_seal", a_batch_meets_a_seal),
+    (
+        "a_latecomer_meets_the_next_tenancy",
+        a_latecomer_meets_the_next_tenancy,
+    ),
+    (
+        "the_last_one_out_meets_a_latecomer",
+        the_last_one_out_meets_a_latecomer,
+    ),
+    ("a_seal_waits_for_a_crosser", a_seal_waits_for_a_crosser),
+    ("an_exact_fill_is_sealed_once", an_exact_fill_is_sealed_once),
 ];
 
 /// What was handed over, by sequence number.
@@ -240,6 +250,24 @@ fn try_append(ring: &Ring, sink: &Sink, mark: u8) -> Option<(u64, u8)> {
     }
 }
 
+/// The same for two records with one reservation.
+fn try_append_pair(ring: &Ring, sink: &Sink, mark: u8) -> Option<[(u64, u8); 2]> {
+    loop {
+        match ring.try_reserve(2 * RECORD).expect("it fits") {
+            TryReserve::Reserved(mut pair) => {
+                pair.fill(mark);
+                let address = pair.address();
+                if let Some(buffer) = pair.commit() {
+                    sink.take(buffer);
+                }
+                return Some([(address, mark), (address + RECORD as u64, mark)]);
+            }
+            TryReserve::Sealed(buffer) => sink.take(buffer),
+            TryReserve::Full(_) | TryReserve::Limit { .. } => return None,
+        }
+    }
+}
+
 /// Appends an extent of three records' length, filled with `mark`, waiting as long as it takes.
 fn append_extent(ring: &Ring, sink: &Sink, mark: u8) -> Vec<(u64, u8)> {
     let alignment = Alignment::new(8).expect("a power of two");
@@ -287,6 +315,15 @@ fn seal(ring: &Ring, sink: &Sink) {
         }
         Seal::Orphan(buffer) => sink.take(buffer),
         Seal::Empty | Seal::AlreadySealed { .. } | Seal::Crossing(_) => {}
+    }
+}
+
+/// Seals, and keeps the buffer that falls to the caller from being recycled.
+fn seal_and_hold(ring: &Ring) -> Option<SealedBuffer> {
+    match ring.seal() {
+        Seal::Sealed { buffer, .. } => buffer,
+        Seal::Orphan(buffer) => Some(buffer),
+        Seal::Empty | Seal::AlreadySealed { .. } | Seal::Crossing(_) => None,
     }
 }
 
@@ -788,5 +825,80 @@ pub(crate) fn a_batch_meets_a_seal() {
     let mut written = join(writer);
     assert_eq!(written[0].0 + RECORD as u64, written[1].0);
     written.push(three);
+    finish(&ring, &sink, &written);
+}
+
+/// R5: a thread finds a full buffer open, and comes when its slot has been handed over, freed, or
+/// opened again.
+pub(crate) fn a_latecomer_meets_the_next_tenancy() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let one = append(&ring, &sink, 1);
+    let latecomer = spawn(&ring, &sink, |ring, sink| try_append(ring, sink, 9));
+    let mut held = Vec::new();
+    held.extend(seal_and_hold(&ring));
+    let mut written = vec![one];
+    written.extend(try_append(&ring, &sink, 2));
+    held.extend(seal_and_hold(&ring));
+    // Here the latecomer may come into a slot that is about to be opened: no preemption to loom.
+    thread::yield_now();
+    for buffer in held {
+        sink.take(buffer);
+    }
+    written.extend(join(latecomer));
+    finish(&ring, &sink, &written);
+}
+
+/// R3: the last one out has left a full buffer and not claimed it yet, when a latecomer is in and
+/// out of it again; and the slot may be open before the first goes on.
+pub(crate) fn the_last_one_out_meets_a_latecomer() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let one = append(&ring, &sink, 1);
+    let latecomer = spawn(&ring, &sink, |ring, sink| {
+        let written = try_append(ring, sink, 9);
+        seal(ring, sink);
+        written
+    });
+    seal(&ring, &sink);
+    let mut written = vec![one];
+    written.extend(join(latecomer));
+    finish(&ring, &sink, &written);
+}
+
+/// R2, R6: a seal finds somebody crossing, waits, and then everything before it is sealed.
+pub(crate) fn a_seal_waits_for_a_crosser() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let one = append(&ring, &sink, 1);
+    let crosser = spawn(&ring, &sink, |ring, sink| try_append_pair(ring, sink, 2));
+    let end = loop {
+        match ring.seal_through(one.0) {
+            Seal::Sealed { end, buffer, .. } => {
+                if let Some(buffer) = buffer {
+                    sink.take(buffer);
+                }
+                break end;
+            }
+            Seal::AlreadySealed { end } => break end,
+            Seal::Orphan(buffer) => sink.take(buffer),
+            Seal::Crossing(wait) => {
+                assert!(ring.wait(&wait, None));
+            }
+            // The crosser was faster and has opened the next.
+            Seal::Empty => break ring.current().1,
+        }
+    };
+    assert!(one.0 < end && end <= ring.tail());
+    let mut written = vec![one];
+    written.extend(join(crosser).into_iter().flatten());
+    finish(&ring, &sink, &written);
+}
+
+/// R1, R2, R8: one writer fills the buffer to its last byte, a second comes after it, and a third
+/// thread seals.
+pub(crate) fn an_exact_fill_is_sealed_once() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let filler = spawn(&ring, &sink, |ring, sink| append(ring, sink, 1));
+    let next = spawn(&ring, &sink, |ring, sink| append(ring, sink, 2));
+    seal(&ring, &sink);
+    let written = [join(filler), join(next)];
     finish(&ring, &sink, &written);
 }

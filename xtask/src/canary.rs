@@ -35,8 +35,6 @@ pub(crate) struct Canary {
     /// The package whose tests have to catch it.
     pub(crate) tests: &'static str,
     pub(crate) catcher: Catcher,
-    /// What the compiler is told besides.
-    pub(crate) flags: &'static str,
 }
 
 const fn canary(catcher: Catcher, package: &'static str, name: &'static str) -> Canary {
@@ -45,7 +43,6 @@ const fn canary(catcher: Catcher, package: &'static str, name: &'static str) -> 
         package,
         tests: package,
         catcher,
-        flags: "",
     }
 }
 
@@ -57,21 +54,6 @@ const fn crash(name: &'static str) -> Canary {
         package: "esker-lss",
         tests: "esker-sim",
         catcher: Catcher::Sim,
-        flags: "",
-    }
-}
-
-/// Has the ring reserve by fetch-add.
-pub(crate) const BY_ADD: &str = "--cfg esker_ring_reserve=\"fetch_add\"";
-
-/// A bug that only reserving by fetch-add can have.
-const fn by_add(name: &'static str) -> Canary {
-    Canary {
-        name,
-        package: "esker-ring",
-        tests: "esker-ring",
-        catcher: Catcher::Loom,
-        flags: BY_ADD,
     }
 }
 
@@ -104,13 +86,6 @@ pub(crate) const CANARIES: &[Canary] = &[
     ),
     canary(Catcher::Loom, "esker-ring", "lease-commit-relaxed"),
     canary(Catcher::Loom, "esker-ring", "lease-rest-not-void"),
-    by_add("add-loser-undoes-offset"),
-    by_add("add-loser-skips-check"),
-    by_add("add-refuses-what-does-not-fit"),
-    by_add("add-seal-overtakes-crosser"),
-    by_add("add-wait-trusts-sealed-bit"),
-    by_add("claim-by-or"),
-    by_add("open-drops-count"),
     canary(Catcher::Loom, "esker-lss", "frontier-no-fence"),
     canary(Catcher::Loom, "esker-lss", "frontier-store"),
     canary(Catcher::Loom, "esker-lss", "turns-no-heir"),
@@ -151,11 +126,8 @@ pub(crate) fn run(
 ) -> Result<Tally, SuiteError> {
     let mut tally = Tally::default();
     for canary in CANARIES.iter().filter(|canary| canary.catcher == catcher) {
-        let Canary {
-            name, tests, flags, ..
-        } = canary;
-        let flags = format!("{} {flags}", canary_flag(name));
-        let mut build_command = command(tests, flags.trim_end());
+        let Canary { name, tests, .. } = canary;
+        let mut build_command = command(tests, &canary_flag(name));
         build_command.arg("--no-run");
         let settings = build_command
             .get_envs()

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use clap::{Arg, ArgAction, ArgMatches};
 
-use crate::canary::{self, BY_ADD, Catcher};
+use crate::canary::{self, Catcher};
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::workspace::{Workspace, run_tests};
 
@@ -40,9 +40,6 @@ const PACKAGES: &[(&str, Option<&str>)] = &[
     ("esker-lss", Some("2")),
 ];
 
-/// Other forms of a package's code, and the flags that switch to them.
-const FORMS: &[(&str, &str)] = &[("esker-ring", BY_ADD)];
-
 /// Where loom looks for the bound.
 const BOUND: &str = "LOOM_MAX_PREEMPTIONS";
 
@@ -56,9 +53,6 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
     for (package, _) in PACKAGES {
         if has_models(workspace, package) {
             tally += run_tests(models(workspace, package, ""))?.1;
-            for (_, flags) in FORMS.iter().filter(|(of, _)| of == package) {
-                tally += run_tests(models(workspace, package, flags))?.1;
-            }
         } else {
             tally.skip(package, "it has no tests/loom.rs");
         }

@@ -270,7 +270,7 @@ impl Appender {
             Some(entry) if taken > len => {
                 let idle = Idle::new(seq, offset + len);
                 let end = offset + taken;
-                let is_sealed = || !slot.word.load().is_open(shared.shape.capacity);
+                let is_sealed = || slot.word.load().is_sealed();
                 let lease = shared.leases.get(entry);
                 lease.install(idle, seq, end, is_sealed);
                 let lease = NonNull::from(lease);

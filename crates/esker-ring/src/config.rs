@@ -3,21 +3,14 @@
 use esker_buf::{AlignedBuf, Alignment, HugePages};
 
 use crate::shared::Shared;
-use crate::word::BY_ADD;
 use crate::{BufferSeq, Ring, RingConfigError};
 
 /// Writes a void record over the bytes of a dropped reservation, given its address.
 pub(crate) type VoidWriter = Box<dyn Fn(u64, &mut [u8]) + Send + Sync>;
 
-/// The largest capacity of a buffer: 1 GiB, or 16 MiB by fetch-add, of whose offsets losers go past
-/// the end.
-pub(crate) const MAX_CAPACITY_BYTES: usize = if BY_ADD { 1 << 24 } else { 1 << 30 };
-
-/// How many threads can have looked at a word and be about to add to it, with the largest
-/// reservations in the largest buffers, before the offset would wrap and an overlap follow.
-const THREADS_BY_ADD: usize = 254;
-
-const _: () = assert!(!BY_ADD || MAX_CAPACITY_BYTES * (1 + THREADS_BY_ADD) < 1 << 32);
+/// The largest capacity of a buffer: 1 GiB. Sums of two offsets stay below the 32 bits that the
+/// state word has for one.
+pub(crate) const MAX_CAPACITY_BYTES: usize = 1 << 30;
 
 /// The longest lease, unless it is said otherwise: long enough to make the shared word's part of a
 /// record's cost small, short enough that what is left of it at a seal is little.

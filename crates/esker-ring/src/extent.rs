@@ -131,7 +131,7 @@ impl Ring {
         // Looks ahead, so that nothing is sealed for an insertion that then can't go on. What they
         // saw is checked again once the identity of the sealed tenancy is certain.
         let word = slot.word.load();
-        if word.is_open(shared.shape.capacity) {
+        if !word.is_sealed() {
             let base = slot.tenancy.base();
             let is_empty = word.offset() == header;
             let start = if is_empty {
@@ -163,7 +163,7 @@ impl Ring {
         }
         match slot.word.seal_empty(header) {
             SealEmpty::Taken => self.become_extent(slot, extent),
-            SealEmpty::NotEmpty => match slot.word.seal(header, shared.shape.capacity) {
+            SealEmpty::NotEmpty => match slot.word.seal(header) {
                 Seal::Sealed { end } => self.insert_extent(slot, end, extent),
                 Seal::Empty | Seal::AlreadySealed(_) => Attempt::Again(extent),
             },

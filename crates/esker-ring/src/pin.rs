@@ -52,7 +52,7 @@ impl Ring {
         if address < seen || address - seen >= u64::from(shared.shape.capacity) {
             return PinCommitted::NotHere;
         }
-        match slot.word.pin(header, shared.shape.capacity) {
+        match slot.word.pin(header) {
             PinStep::Pinned { end } => {
                 // Identity: the compare-and-swap may have met a later tenancy (R5).
                 let base = slot.tenancy.base();

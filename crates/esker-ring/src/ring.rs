@@ -168,13 +168,6 @@ impl Ring {
                         return Ok(Take::Sealed(buffer));
                     }
                 }
-                word::Reserve::Lost => {
-                    if let Some(buffer) = Shared::lose(shared, slot) {
-                        return Ok(Take::Sealed(buffer));
-                    }
-                    outcome = word::Reserve::Sealed;
-                    continue;
-                }
                 word::Reserve::Sealed => {
                     if let Some(buffer) = Shared::take_orphan(shared) {
                         return Ok(Take::Sealed(buffer));
@@ -266,7 +259,7 @@ impl Ring {
     /// before the call, and never sinking.
     #[must_use]
     pub fn tail(&self) -> u64 {
-        self.shared.tail()
+        self.shared.position().tail
     }
 
     /// Sequence number and base address of the open buffer; while none is open, of the one to be

@@ -60,7 +60,7 @@ impl Ring {
             }
             let newest = shared.newest();
             let slot = shared.slot(newest);
-            match slot.word.seal(shared.shape.header, shared.shape.capacity) {
+            match slot.word.seal(shared.shape.header) {
                 word::Seal::Sealed { end } => {
                     // Identity after the compare-and-swap: it may be a later buffer than the one
                     // that was looked up (R5). Then all before it is sealed as well.

@@ -3,7 +3,6 @@
 //!
 //! The public operations are thin compositions of these; `docs/protocol.md` has the argument.
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
@@ -16,7 +15,7 @@ use crate::lease::{Closing, Leases};
 use crate::slot::Slot;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, ContendedU64, Mutex, Ordering, fence};
 use crate::waiters::{Until, Wait, Waiters};
-use crate::word::{BY_ADD, Leave};
+use crate::word::Leave;
 
 pub(crate) struct Shared {
     /// The newest sequence number whose opening was claimed: the current buffer, or the one that
@@ -79,9 +78,7 @@ pub(crate) enum Blocked {
 pub(crate) struct Position {
     pub(crate) seq: u64,
     pub(crate) base: u64,
-    /// `None` while that of a sealed buffer is not known yet: by fetch-add the word of one does
-    /// not tell it.
-    pub(crate) tail: Option<u64>,
+    pub(crate) tail: u64,
 }
 
 impl Shared {
@@ -263,21 +260,13 @@ impl Shared {
         self.opening.store(seq.wrapping_add(1), Ordering::Release);
     }
 
-    fn is_open(&self, slot: &Slot) -> bool {
-        let word = slot.word.load();
-        if cfg!(esker_canary = "add-wait-trusts-sealed-bit") {
-            return !word.is_sealed();
-        }
-        word.is_open(self.shape.capacity)
-    }
-
     /// What a caller that found `seq` sealed can do.
     pub(crate) fn blocked(&self, seq: u64) -> Blocked {
         let wait = |until| Blocked::Full(Wait { seq, until });
         match self.open_after(seq) {
             Opening::Opened | Opening::Moved => Blocked::Again,
             // What was seen sealed was the tenancy before, or it has been opened since.
-            Opening::NotClosed if self.is_open(self.slot(seq)) => Blocked::Again,
+            Opening::NotClosed if !self.slot(seq).word.load().is_sealed() => Blocked::Again,
             Opening::NotClosed => wait(Until::Settled),
             Opening::NotFree => wait(Until::NextOpen),
             Opening::Limit { needed } => Blocked::Limit { needed },
@@ -292,7 +281,7 @@ impl Shared {
         }
         let slot = self.slot(seq);
         match until {
-            Until::Settled => slot.tenancy.is_closed(seq) || self.is_open(slot),
+            Until::Settled => slot.tenancy.is_closed(seq) || !slot.word.load().is_sealed(),
             Until::NextOpen => {
                 !matches!(self.open_after(seq), Opening::NotClosed | Opening::NotFree)
             }
@@ -314,16 +303,6 @@ impl Shared {
             Leave::Left => None,
             Leave::LastOut => Self::take_over(shared, slot),
         }
-    }
-
-    /// Gives back the writer of a reservation that came too late, like any other.
-    #[cold]
-    pub(crate) fn lose(shared: &Arc<Self>, slot: &Slot) -> Option<SealedBuffer> {
-        if cfg!(esker_canary = "add-loser-skips-check") {
-            slot.word.leave_unchecked();
-            return None;
-        }
-        Self::leave(shared, slot)
     }
 
     /// What a sealer does last, with the tenancy closed: revokes the leases in it and leaves.
@@ -447,24 +426,6 @@ impl Shared {
         }
     }
 
-    /// The address after everything reserved so far. Parks while somebody is crossing, by
-    /// fetch-add.
-    pub(crate) fn tail(&self) -> u64 {
-        let tail = Cell::new(self.position().tail);
-        let known = || {
-            tail.set(self.position().tail);
-            tail.get().is_some()
-        };
-        loop {
-            match tail.get() {
-                Some(tail) => return tail,
-                None => {
-                    self.waiters.wait(None, known);
-                }
-            }
-        }
-    }
-
     /// Where the log stands: a snapshot that is not older than what happened before the call.
     pub(crate) fn position(&self) -> Position {
         loop {
@@ -495,18 +456,17 @@ impl Shared {
             return Some(Position {
                 seq: seq.wrapping_add(1),
                 base: next_base,
-                tail: Some(next_base),
+                tail: next_base,
             });
         }
         let offset = u64::from(word.offset());
-        let tail = match (word.is_open(self.shape.capacity), word.is_flushing()) {
-            (true, _) => Some(base + offset),
+        let tail = match (word.is_sealed(), word.is_flushing()) {
+            (false, _) => base + offset,
             // Not opened yet: the word is still that of the last tenancy.
-            (false, true) => Some(base),
-            (false, false) if BY_ADD => None,
+            (true, true) => base,
             // Being taken over by an extent, which nobody has been told of.
-            (false, false) if word.offset() == self.shape.header => Some(base + offset),
-            (false, false) => Some(self.padded_end(base, offset).unwrap_or(base)),
+            (true, false) if word.offset() == self.shape.header => base + offset,
+            (true, false) => self.padded_end(base, offset).unwrap_or(base),
         };
         Some(Position { seq, base, tail })
     }

@@ -106,10 +106,6 @@ mod imp {
             self.scheduled().store(value, order);
         }
 
-        pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-            self.scheduled().fetch_add(value, order)
-        }
-
         pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
             self.scheduled().fetch_sub(value, order)
         }

@@ -29,12 +29,9 @@ const ONE_WRITER: u64 = 1 << WRITERS_SHIFT;
 const WRITERS_MASK: u64 = ((1 << WRITERS_BITS) - 1) << WRITERS_SHIFT;
 const OFFSET_MASK: u64 = ((1 << OFFSET_BITS) - 1) << OFFSET_SHIFT;
 
-/// Whether a reservation of a fixed length is one fetch-add, and not a compare-and-swap loop.
-pub(crate) const BY_ADD: bool = cfg!(esker_ring_reserve = "fetch_add");
-
-/// How many writers a reservation may find and still add itself: so far below what fits that the
-/// sealer's own count always fits too, and by fetch-add those of all threads that looked before.
-const MAX_WRITERS: u32 = (1 << WRITERS_BITS) - if BY_ADD { 1 << 16 } else { 2 };
+/// How many writers a reservation may make the count reach: one below what fits, so that the
+/// sealer's own count always fits too.
+const MAX_WRITERS: u32 = (1 << WRITERS_BITS) - 2;
 
 const _: () = {
     assert!(OFFSET_SHIFT + OFFSET_BITS == u64::BITS);
@@ -90,13 +87,6 @@ impl Snapshot {
         self.0 & FLUSHING != 0
     }
 
-    /// Whether reservations may go on: it is neither sealed nor, by fetch-add, being crossed. An
-    /// offset past the capacity is that of a crosser that has not set the sealed bit yet.
-    #[inline]
-    pub(crate) fn is_open(self, capacity: u32) -> bool {
-        !self.is_sealed() && self.offset() <= capacity
-    }
-
     #[inline]
     fn at_offset(self, offset: u32) -> Self {
         Self(self.0 & !OFFSET_MASK | u64::from(offset) << OFFSET_SHIFT)
@@ -115,11 +105,12 @@ impl Snapshot {
     /// Up to `most` times `len` bytes, and at least once.
     #[inline]
     fn reserve(self, len: u32, most: u32, capacity: u32) -> ReserveStep {
-        if !self.is_open(capacity) {
+        if self.is_sealed() {
             return ReserveStep::Sealed;
         }
         let offset = self.offset();
-        // An exact fill takes, and whoever comes after it crosses.
+        // `offset <= capacity` always, so this is the whole of rule 2: an exact fill takes, and
+        // whoever comes after it crosses.
         let room = capacity - offset;
         if len <= room {
             if self.writers() >= MAX_WRITERS {
@@ -169,10 +160,7 @@ pub(crate) enum Reserve {
     Taken { offset: u32, len: u32 },
     /// Sealed the buffer at `end` and took one writer: the caller must close it.
     Crossed { end: u32 },
-    /// Took one writer and no bytes, by fetch-add, for the buffer was sealed or crossed meanwhile:
-    /// the caller must leave.
-    Lost,
-    /// Nothing: the buffer is sealed, or being crossed.
+    /// Nothing: the buffer is sealed.
     Sealed,
     /// Nothing: the count of writers is at its limit.
     Crowded,
@@ -186,7 +174,7 @@ pub(crate) enum Seal {
     Sealed { end: u32 },
     /// Nothing: the buffer is open and empty.
     Empty,
-    /// Nothing: the buffer is sealed, or being crossed.
+    /// Nothing: the buffer is sealed.
     AlreadySealed(Snapshot),
 }
 
@@ -234,7 +222,7 @@ pub(crate) enum Leave {
 /// | flush | sealed | writers | state |
 /// |---|---|---|---|
 /// | 0 | 0 | 0 | open, quiet: everything below the offset is committed |
-/// | 0 | 0 | > 0 | open, with writers (or a pin); by fetch-add with an offset past the capacity: being crossed |
+/// | 0 | 0 | > 0 | open, with writers (or a pin) |
 /// | 0 | 1 | > 0 | sealed, writers leaving; until `closed` is published one of them is the sealer |
 /// | 0 | 1 | 0 | sealed, nobody in it: claimable, for the instant before the last one out claims it |
 /// | 1 | 1 | any | flush in progress, or free: which of the two is kept beside the word |
@@ -262,16 +250,6 @@ impl StateWord {
     /// writer; or seals.
     #[inline]
     pub(crate) fn reserve(&self, len: u32, most: u32, capacity: u32) -> Reserve {
-        // How many times there is room for is known only by looking first, in either form.
-        if BY_ADD && most == 1 {
-            self.reserve_by_add(len, capacity)
-        } else {
-            self.reserve_by_exchange(len, most, capacity)
-        }
-    }
-
-    #[inline]
-    fn reserve_by_exchange(&self, len: u32, most: u32, capacity: u32) -> Reserve {
         // Relaxed: only an argument of the compare-and-swap below; a refusal is checked again by
         // the caller against the ring's own variables.
         let mut seen = Snapshot(self.bits.load(Ordering::Relaxed));
@@ -297,15 +275,10 @@ impl StateWord {
     }
 
     /// Seals a buffer that is open and holds something, and takes a writer.
-    pub(crate) fn seal(&self, header: u32, capacity: u32) -> Seal {
+    pub(crate) fn seal(&self, header: u32) -> Seal {
         let mut seen = self.load();
         loop {
-            let is_open = if cfg!(esker_canary = "add-seal-overtakes-crosser") {
-                !seen.is_sealed()
-            } else {
-                seen.is_open(capacity)
-            };
-            if !is_open {
+            if seen.is_sealed() {
                 return Seal::AlreadySealed(seen);
             }
             let end = seen.offset();
@@ -339,11 +312,11 @@ impl StateWord {
     }
 
     /// Takes a writer in an open buffer without writers.
-    pub(crate) fn pin(&self, header: u32, capacity: u32) -> PinStep {
+    pub(crate) fn pin(&self, header: u32) -> PinStep {
         let mut seen = self.load();
         loop {
             let end = seen.offset();
-            if !seen.is_open(capacity) || end == header {
+            if seen.is_sealed() || end == header {
                 return PinStep::NotOpen;
             }
             if seen.writers() != 0 {
@@ -388,14 +361,6 @@ impl StateWord {
 
     #[cold]
     fn claim(&self, seen: Snapshot) -> Leave {
-        if cfg!(esker_canary = "claim-by-or") {
-            let before = Snapshot(self.bits.fetch_or(FLUSHING, Ordering::Acquire));
-            return if before.is_flushing() {
-                Leave::Left
-            } else {
-                Leave::LastOut
-            };
-        }
         // From exactly {sealed, no writers, no flush}: one thread gets it, and only once in a
         // tenancy, for the bit stays until the slot is opened again. A failure needs no retry:
         // whoever changed the word leaves it too, and checks as we did.
@@ -411,14 +376,7 @@ impl StateWord {
     pub(crate) fn open(&self, header: u32) {
         // Release: publishes base and sequence number, and passes on the flusher's last access,
         // which the opener acquired with `freed` (E2, E6).
-        self.retenant(|seen| {
-            let kept = if cfg!(esker_canary = "open-drops-count") {
-                0
-            } else {
-                seen.0 & WRITERS_MASK
-            };
-            Snapshot(kept).at_offset(header)
-        });
+        self.retenant(|seen| Snapshot(seen.0 & WRITERS_MASK).at_offset(header));
     }
 
     /// Starts the next tenancy sealed, with one writer: the caller, who has to close it.
@@ -462,8 +420,6 @@ impl StateWord {
             .map_err(Snapshot)
     }
 }
-
-mod fetch_add;
 
 #[cfg(all(test, not(esker_loom)))]
 mod tests;

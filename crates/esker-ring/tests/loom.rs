@@ -60,7 +60,7 @@ models! {
     a_lease_of_a_past_tenancy_is_not_used: 1,
     a_full_ring_wakes_its_appender: 3,
     a_batch_meets_a_seal: 2,
-    a_latecomer_meets_the_next_tenancy: 2,
+    a_latecomer_meets_the_next_tenancy: 1,
     the_last_one_out_meets_a_latecomer: 2,
     a_seal_waits_for_a_crosser: 2,
     an_exact_fill_is_sealed_once: 2,

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::*;
 
 const HEADER: u32 = 8;
-const CAPACITY: u32 = 100;
 
 fn word(offset: u32, writers: u32, flags: u64) -> StateWord {
     StateWord {
@@ -29,77 +28,16 @@ fn parts(word: &StateWord) -> (u32, u32, bool, bool) {
 fn an_exact_fill_takes_and_the_next_arrival_crosses() {
     let word = word(40, 0, 0);
     assert_eq!(
-        word.reserve_by_exchange(24, 1, 64),
+        word.reserve(24, 1, 64),
         Reserve::Taken {
             offset: 40,
             len: 24
         }
     );
     assert_eq!(parts(&word), (64, 1, false, false));
-    assert_eq!(
-        word.reserve_by_exchange(1, 1, 64),
-        Reserve::Crossed { end: 64 }
-    );
+    assert_eq!(word.reserve(1, 1, 64), Reserve::Crossed { end: 64 });
     assert_eq!(parts(&word), (64, 2, false, true));
-    assert_eq!(word.reserve_by_exchange(1, 1, 64), Reserve::Sealed);
-}
-
-#[test]
-fn the_same_by_fetch_add_but_the_offset_goes_past_the_capacity() {
-    let word = word(40, 0, 0);
-    assert_eq!(
-        word.reserve_by_add(24, 64),
-        Reserve::Taken {
-            offset: 40,
-            len: 24
-        }
-    );
-    assert_eq!(parts(&word), (64, 1, false, false));
-    assert_eq!(word.reserve_by_add(1, 64), Reserve::Crossed { end: 64 });
-    assert_eq!(parts(&word), (65, 2, false, true));
-    assert_eq!(word.reserve_by_add(1, 64), Reserve::Sealed);
-}
-
-#[test]
-fn while_somebody_crosses_nobody_else_seals_reserves_or_pins() {
-    // As the crosser's fetch-add leaves it, before the sealed bit.
-    let crossed = || word(101, 1, 0);
-    assert_eq!(crossed().reserve_by_add(8, CAPACITY), Reserve::Sealed);
-    assert_eq!(
-        crossed().reserve_by_exchange(8, 4, CAPACITY),
-        Reserve::Sealed
-    );
-    assert!(matches!(
-        crossed().seal(HEADER, CAPACITY),
-        Seal::AlreadySealed(_)
-    ));
-    assert_eq!(crossed().seal_empty(HEADER), SealEmpty::NotEmpty);
-    assert_eq!(word(101, 0, 0).pin(HEADER, CAPACITY), PinStep::NotOpen);
-}
-
-#[test]
-fn a_loser_gives_back_its_count_and_may_be_the_last_one_out() {
-    for (offset, flags) in [(40, SEALED), (101, SEALED), (101, 0)] {
-        let word = word(offset, 1, flags);
-        assert_eq!(word.add(8, CAPACITY), Reserve::Lost);
-        assert_eq!(word.leave(), Leave::Left);
-        assert_eq!(parts(&word), (offset + 8, 1, false, flags != 0));
-    }
-    let word = word(40, 1, SEALED);
-    assert_eq!(word.add(8, CAPACITY), Reserve::Lost);
-    assert_eq!(word.leave(), Leave::Left);
-    assert_eq!(word.leave(), Leave::LastOut);
-}
-
-#[test]
-fn a_losers_count_rides_into_the_next_tenancy_and_its_offset_does_not() {
-    let word = word(90, 0, SEALED | FLUSHING);
-    assert_eq!(word.add(8, CAPACITY), Reserve::Lost);
-    word.open(HEADER);
-    assert_eq!(parts(&word), (HEADER, 1, false, false));
-    assert_eq!(word.pin(HEADER, CAPACITY), PinStep::NotOpen);
-    assert_eq!(word.leave(), Leave::Left);
-    assert_eq!(parts(&word), (HEADER, 0, false, false));
+    assert_eq!(word.reserve(1, 1, 64), Reserve::Sealed);
 }
 
 #[test]
@@ -129,15 +67,12 @@ fn a_late_leaver_of_a_recycled_slot_claims_nothing() {
 
 #[test]
 fn an_empty_or_sealed_buffer_is_not_sealed() {
-    assert_eq!(word(HEADER, 0, 0).seal(HEADER, CAPACITY), Seal::Empty);
+    assert_eq!(word(HEADER, 0, 0).seal(HEADER), Seal::Empty);
     assert!(matches!(
-        word(40, 1, SEALED).seal(HEADER, CAPACITY),
+        word(40, 1, SEALED).seal(HEADER),
         Seal::AlreadySealed(_)
     ));
-    assert_eq!(
-        word(40, 1, 0).seal(HEADER, CAPACITY),
-        Seal::Sealed { end: 40 }
-    );
+    assert_eq!(word(40, 1, 0).seal(HEADER), Seal::Sealed { end: 40 });
 }
 
 #[test]
@@ -152,13 +87,10 @@ fn an_extent_takes_over_only_an_open_empty_buffer() {
 
 #[test]
 fn a_pin_needs_an_open_buffer_without_writers() {
-    assert_eq!(
-        word(40, 0, 0).pin(HEADER, CAPACITY),
-        PinStep::Pinned { end: 40 }
-    );
-    assert_eq!(word(40, 1, 0).pin(HEADER, CAPACITY), PinStep::Busy);
-    assert_eq!(word(HEADER, 0, 0).pin(HEADER, CAPACITY), PinStep::NotOpen);
-    assert_eq!(word(40, 0, SEALED).pin(HEADER, CAPACITY), PinStep::NotOpen);
+    assert_eq!(word(40, 0, 0).pin(HEADER), PinStep::Pinned { end: 40 });
+    assert_eq!(word(40, 1, 0).pin(HEADER), PinStep::Busy);
+    assert_eq!(word(HEADER, 0, 0).pin(HEADER), PinStep::NotOpen);
+    assert_eq!(word(40, 0, SEALED).pin(HEADER), PinStep::NotOpen);
 }
 
 #[test]
@@ -175,7 +107,7 @@ fn opening_keeps_a_transient_count() {
 fn the_count_leaves_room_for_the_sealer() {
     let full = word(16, MAX_WRITERS, 0);
     assert_eq!(full.reserve(8, 1, 64), Reserve::Crowded);
-    assert_eq!(full.seal(HEADER, CAPACITY), Seal::Sealed { end: 16 });
+    assert_eq!(full.seal(HEADER), Seal::Sealed { end: 16 });
     assert_eq!(parts(&full), (16, MAX_WRITERS + 1, false, true));
 }
 
@@ -205,19 +137,13 @@ proptest! {
     }
 
     #[test]
-    fn any_life_of_a_word_is_that_of_a_plain_model(
-        steps in prop::collection::vec(step(), 1..60),
-        by_add: bool,
-    ) {
+    fn any_life_of_a_word_is_that_of_a_plain_model(steps in prop::collection::vec(step(), 1..60)) {
+        const CAPACITY: u32 = 100;
         let word = word(HEADER, 0, 0);
         let (mut end, mut inside, mut sealed, mut claimed) = (HEADER, 0u32, false, 0);
         for step in steps {
             match step {
-                Step::Reserve(len) => match if by_add {
-                    word.reserve_by_add(len, CAPACITY)
-                } else {
-                    word.reserve_by_exchange(len, 1, CAPACITY)
-                } {
+                Step::Reserve(len) => match word.reserve(len, 1, CAPACITY) {
                     Reserve::Taken { offset, len: taken } => {
                         prop_assert!(!sealed && offset == end && taken == len);
                         end += len;
@@ -230,9 +156,9 @@ proptest! {
                         inside += 1;
                     }
                     Reserve::Sealed => prop_assert!(sealed),
-                    Reserve::Lost | Reserve::Crowded => prop_assert!(false),
+                    Reserve::Crowded => prop_assert!(false),
                 },
-                Step::Seal => match word.seal(HEADER, CAPACITY) {
+                Step::Seal => match word.seal(HEADER) {
                     Seal::Sealed { end: at } => {
                         prop_assert!(!sealed && at == end && end > HEADER);
                         sealed = true;
@@ -241,7 +167,7 @@ proptest! {
                     Seal::Empty => prop_assert!(!sealed && end == HEADER),
                     Seal::AlreadySealed(_) => prop_assert!(sealed),
                 },
-                Step::Pin => match word.pin(HEADER, CAPACITY) {
+                Step::Pin => match word.pin(HEADER) {
                     PinStep::Pinned { end: at } => {
                         prop_assert!(!sealed && inside == 0 && at == end && end > HEADER);
                         inside += 1;
@@ -257,10 +183,7 @@ proptest! {
                 }
                 Step::Leave => {}
             }
-            let (offset, writers, flushing, is_sealed) = parts(&word);
-            // By fetch-add a sealed word's offset says nothing.
-            prop_assert!(offset == end || by_add && sealed && offset > end);
-            prop_assert_eq!((writers, flushing, is_sealed), (inside, claimed == 1, sealed));
+            prop_assert_eq!(parts(&word), (end, inside, claimed == 1, sealed));
             prop_assert!(claimed <= 1);
         }
     }

@@ -1,5 +1,7 @@
 //! Unit tests of the state word's transitions.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -201,5 +203,151 @@ fn the_layout_is_the_one_in_the_protocol_document() {
     ] {
         let row = format!("| {field} | {shift} | {bits} |");
         assert!(doc.contains(&row), "no row {row}");
+    }
+}
+
+/// Every word that transitions lead to from a retired one, in a buffer with room for three bytes.
+fn reachable() -> BTreeSet<u64> {
+    let mut seen = BTreeSet::from([Snapshot::RETIRED.0]);
+    let mut next: Vec<u64> = seen.iter().copied().collect();
+    while let Some(bits) = next.pop() {
+        let word = Snapshot(bits);
+        let then = |act: &dyn Fn(&StateWord)| {
+            let word = of(bits);
+            act(&word);
+            word.load()
+        };
+        let mut after = vec![
+            then(&|word| {
+                let _ = word.seal(HEADER);
+            }),
+            then(&|word| {
+                let _ = word.seal_empty(HEADER);
+            }),
+            then(&|word| {
+                let _ = word.pin(HEADER);
+            }),
+        ];
+        for (len, most) in [(1, 1), (1, 3), (2, 1), (3, 1)] {
+            after.push(then(&|word| {
+                let _ = word.reserve(len, most, ROOM_TO);
+            }));
+        }
+        if word.writers() > 0 {
+            after.push(then(&|word| {
+                let _ = word.leave();
+            }));
+            // What others see between the two halves of a leave that claims.
+            after.push(Snapshot(bits - ONE_WRITER));
+        }
+        if word.is_flushing() {
+            after.push(then(&|word| word.open(HEADER)));
+            after.push(then(&|word| word.open_sealed(HEADER)));
+        }
+        for word in after {
+            if seen.insert(word.0) {
+                next.push(word.0);
+            }
+        }
+    }
+    seen
+}
+
+/// Where a buffer with the words of [`reachable`] ends.
+const ROOM_TO: u32 = HEADER + 3;
+
+fn of(bits: u64) -> StateWord {
+    StateWord {
+        bits: ContendedU64::new(bits),
+    }
+}
+
+/// What the transition that a column of the truth table is about makes of a word, in the table's
+/// words; `None` if the table need not say.
+fn outcome(column: &str, bits: u64) -> Option<&'static str> {
+    let (word, seen) = (of(bits), Snapshot(bits));
+    let reserve = |len| match word.reserve(len, 1, ROOM_TO) {
+        Reserve::Taken { .. } => "taken",
+        Reserve::Crossed { .. } => "sealed",
+        Reserve::Sealed => "refused",
+        Reserve::Crowded => "crowded",
+    };
+    let room = ROOM_TO - seen.offset();
+    Some(match column {
+        "reserve, fits" if room > 0 => reserve(room),
+        "reserve, too long" if seen.offset() > HEADER => reserve(room + 1),
+        "early seal" => match word.seal(HEADER) {
+            Seal::Sealed { .. } => "sealed",
+            Seal::Empty | Seal::AlreadySealed(_) => "refused",
+        },
+        "take over" => match word.seal_empty(HEADER) {
+            SealEmpty::Taken => "sealed",
+            SealEmpty::NotEmpty | SealEmpty::AlreadySealed => "refused",
+        },
+        "pin" => match word.pin(HEADER) {
+            PinStep::Pinned { .. } => "taken",
+            PinStep::Busy | PinStep::NotOpen => "refused",
+        },
+        "leave" if seen.writers() > 0 => match word.leave() {
+            Leave::Left => "stays",
+            Leave::LastOut => "last out",
+        },
+        _ => return None,
+    })
+}
+
+#[test]
+fn the_truth_table_is_that_of_every_reachable_word() {
+    let doc = include_str!("../../../../docs/protocol.md");
+    let cells = |row: &'static str| -> Vec<&str> {
+        row.trim_matches('|').split('|').map(str::trim).collect()
+    };
+    let at = doc.find("| flush | sealed | writers | offset |");
+    let mut lines = doc[at.expect("a truth table")..].lines();
+    let columns = cells(lines.next().expect("its head"));
+    let rows: Vec<_> = lines
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .map(cells)
+        .collect();
+    let is_row_of = |row: &[&str], word: Snapshot| {
+        let writers = match row[2] {
+            "> 0" => word.writers() > 0,
+            "> 1" => word.writers() > 1,
+            "any" => true,
+            exact => exact.parse() == Ok(word.writers()),
+        };
+        let offset = match row[3] {
+            "header" => word.offset() == HEADER,
+            "above" => word.offset() > HEADER,
+            other => other == "any",
+        };
+        row[0] == u8::from(word.is_flushing()).to_string()
+            && row[1] == u8::from(word.is_sealed()).to_string()
+            && writers
+            && offset
+    };
+    let mut met = vec![false; rows.len()];
+    for bits in reachable() {
+        let word = Snapshot(bits);
+        assert_eq!(bits >> RESERVED_SHIFT & ((1 << RESERVED_BITS) - 1), 0);
+        // The word of a ring that has never been used yet has no offset at all.
+        assert!(
+            word.offset() <= ROOM_TO && (word.offset() >= HEADER || bits == Snapshot::RETIRED.0)
+        );
+        let of_word: Vec<_> = (0..rows.len())
+            .filter(|&row| is_row_of(&rows[row], word))
+            .collect();
+        assert_eq!(of_word.len(), 1, "rows of {word:?}");
+        let row = &rows[of_word[0]];
+        met[of_word[0]] = true;
+        for (column, said) in columns.iter().zip(row).skip(5) {
+            if let Some(outcome) = outcome(column, bits) {
+                assert_eq!(*said, outcome, "{column} of {word:?}");
+            }
+        }
+    }
+    for (row, met) in rows.iter().zip(met) {
+        assert_eq!(met, !row[4].starts_with("never"), "{row:?}");
     }
 }

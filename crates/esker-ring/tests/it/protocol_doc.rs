@@ -68,3 +68,29 @@ fn is_named(edge: &str) {
     assert!(DOC.contains(&format!("- **{edge}, ")));
     assert!(SOURCES.iter().any(|source| source.contains(edge)), "{edge}");
 }
+
+/// The rows of the table whose first line starts with `head`, cell by cell.
+fn rows<'a>(head: &str) -> Vec<Vec<&'a str>> {
+    let (_, table) = DOC.split_once(head).expect("a table");
+    let rows = table.lines().skip(2).take_while(|line| !line.is_empty());
+    rows.map(|row| row.trim_matches('|').split(" |").map(str::trim).collect())
+        .collect()
+}
+
+#[test]
+fn every_transition_has_its_ordering_in_the_code() {
+    let on_the_word = rows("| transition | on | precondition |");
+    let beside_it = rows("| transition | by | precondition |");
+    assert!(on_the_word.len() == 9 && beside_it.len() == 5);
+    for row in on_the_word.iter().chain(&beside_it) {
+        let (ordering, function) = (row[row.len() - 2], row[row.len() - 1].trim_matches('`'));
+        let start = format!(" fn {function}(");
+        let is_there = SOURCES.iter().any(|source| {
+            let bodies = source.split(&start).skip(1);
+            bodies
+                .filter_map(|after| after.split("\n    }\n").next())
+                .any(|body| body.contains(&format!("Ordering::{ordering}")))
+        });
+        assert!(is_there, "{}: no {ordering} in {function}", row[0]);
+    }
+}

@@ -309,7 +309,7 @@ impl<B: Backend> Core<B> {
     /// Makes space for addresses up to `needed` and lets the ring use it.
     fn extend(self: &Arc<Self>, needed: u64) -> Result<(), AppendError> {
         self.check_poison()?;
-        let limit = self.segments.ensure(Lsn::new(needed))?;
+        let limit = self.ensure_space(needed)?;
         self.ring.raise_limit(limit.get());
         self.backend.wake();
         Ok(())

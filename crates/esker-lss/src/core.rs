@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use esker_io::{Backend, IoError, Lane};
+use esker_io::{Backend, IoError, Lane, OperationKind};
 use esker_ring::Ring;
 
 use crate::Lsn;
@@ -12,6 +12,7 @@ use crate::commit::Commit;
 use crate::committer::Committer;
 use crate::dispatch::Queue;
 use crate::durable::{Durable, Flight};
+use crate::error::SpaceError;
 use crate::format::record::RecordSeal;
 use crate::format::superblock::Superblock;
 use crate::geometry::Geometry;
@@ -109,6 +110,24 @@ impl<B: Backend> Core<B> {
         self.end_flight(flight, |_| {});
         self.backend.wake();
         updated
+    }
+
+    /// Makes sure that there is space for every address below `end`, and returns the address up to
+    /// which there is.
+    ///
+    /// A failed sync poisons the store, like any other: the next one may succeed, and what this one
+    /// should have made durable (a segment's name, or its length) may be lost all the same.
+    pub(crate) fn ensure_space(&self, end: u64) -> Result<Lsn, SpaceError> {
+        let ensured = self.segments.ensure(Lsn::new(end));
+        if let Err(SpaceError::Io(error)) = &ensured
+            && matches!(
+                error.context().operation,
+                OperationKind::Sync | OperationKind::SyncDir
+            )
+        {
+            self.poison_with(error.clone());
+        }
+        ensured
     }
 
     /// The failure that ended this life, if there was one.

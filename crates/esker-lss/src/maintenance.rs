@@ -200,7 +200,7 @@ impl<B: Backend> Core<B> {
     /// Makes the next segment while the log is still in the one before it.
     fn prepare_space(&self) -> Result<(), SpaceError> {
         let wanted = self.ring.tail().saturating_add(self.room_ahead());
-        match self.segments.ensure(Lsn::new(wanted)) {
+        match self.ensure_space(wanted) {
             Ok(limit) => {
                 self.ring.raise_limit(limit.get());
                 Ok(())

@@ -388,6 +388,27 @@ fn no_space_at_any_allocation_loses_nothing() {
     assert!(refusals > 1, "{refusals} refusals");
 }
 
+/// The name of a segment that could not be synced may be lost, whatever a later sync says.
+#[test]
+fn a_failed_sync_of_names_is_final() {
+    let options = small(Ordering::TailLocalised).spare_segments(0);
+    let bench = start(3, &options);
+    bench.sim.inject(Fault::DirSyncFails, 0);
+    let refused = (0..100).find_map(|_| bench.store.append(&[1; 10_000]).err());
+    assert!(
+        matches!(refused, Some(AppendError::Segment { .. })),
+        "{refused:?}"
+    );
+    let durable = bench.store.durable();
+    let refused = bench.store.append(&[1; 10]);
+    assert!(
+        matches!(refused, Err(AppendError::Poisoned(_))),
+        "{refused:?}"
+    );
+    bench.store.flush().expect_err("nothing becomes durable");
+    assert_eq!(bench.store.durable(), durable);
+}
+
 #[test]
 fn a_full_disk_can_be_opened_trimmed_and_appended_to_again() {
     for segments in 2..6_u64 {

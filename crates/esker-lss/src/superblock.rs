@@ -13,7 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use esker_buf::{AlignedBuf, Alignment};
-use esker_io::{Backend, BackendExt, Create, Direct, Durability, FileFacts, FileOptions, IoError};
+use esker_io::{
+    Backend, BackendExt, Context, Create, Direct, Durability, FileFacts, FileOptions, IoError,
+    OperationKind,
+};
 
 use crate::error::OpenError;
 use crate::format::superblock::{COPY_BYTES, COPY_OFFSETS, CopyFault, Superblock, VERSION};
@@ -246,7 +249,11 @@ fn write_copy<B: Backend>(
     copy: usize,
     superblock: &Superblock,
 ) -> Result<(), IoError> {
-    let mut buf = AlignedBuf::zeroed(COPY_BYTES, Alignment::BLOCK).expect("memory for one block");
+    let mut buf = AlignedBuf::zeroed(COPY_BYTES, Alignment::BLOCK).map_err(|_| {
+        let context = Context::new(OperationKind::Write, backend.path(file))
+            .at(COPY_OFFSETS[copy], COPY_BYTES as u64);
+        IoError::from_os(context, std::io::ErrorKind::OutOfMemory.into())
+    })?;
     buf.copy_from_slice(&superblock.encode());
     backend.write_at(file, COPY_OFFSETS[copy], buf, Durability::Durable)?;
     Ok(())

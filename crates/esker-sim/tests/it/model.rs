@@ -89,6 +89,17 @@ impl Model {
         self.log.push(Entry { lsn, payload });
     }
 
+    /// The same, for a record that lies wherever its appender had room, and its number.
+    pub(crate) fn appended_anywhere(&mut self, lsn: Lsn, payload: Vec<u8>) -> usize {
+        assert!(lsn.get() >= self.durable_end, "{lsn} is durable already");
+        let index = self.below(lsn);
+        let here = self.log.get(index).and_then(|entry| entry.lsn);
+        assert!(here != Some(lsn), "{lsn} was given out twice");
+        let lsn = Some(lsn);
+        self.log.insert(index, Entry { lsn, payload });
+        index
+    }
+
     /// It may be in the log or not.
     pub(crate) fn maybe_appended(&mut self, payload: Vec<u8>) {
         self.log.push(Entry { lsn: None, payload });

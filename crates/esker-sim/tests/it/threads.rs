@@ -22,13 +22,18 @@ fn life(sim: &Sim, ordering: Ordering, round: u64) -> Vec<(Lsn, Vec<u8>)> {
             let (store, acknowledged) = (&store, &acknowledged);
             scope.spawn(move || {
                 let mut dice = Dice::new(round * THREADS + number);
+                let mut appender = store.appender();
                 for count in 0_u64.. {
                     assert!(count < 100_000, "the machine stops before");
                     let mut payload = format!("{round}.{number}.{count}.").into_bytes();
-                    payload.resize(payload.len() + dice.index(3000), b'x');
-                    let appended = match dice.chance(1, 3) {
-                        true => store.append(&payload).map(|_| None).map_err(|_| ()),
-                        false => store.append_durable(&payload).map(Some).map_err(|_| ()),
+                    let longest = if dice.chance(1, 2) { 3000 } else { 50 };
+                    payload.resize(payload.len() + dice.index(longest), b'x');
+                    let durable = |lsn| store.wait_durable(lsn).map(|()| Some(lsn)).map_err(|_| ());
+                    let appended = match dice.below(12) {
+                        0..3 => store.append(&payload).map(|_| None).map_err(|_| ()),
+                        3..6 => store.append_durable(&payload).map(Some).map_err(|_| ()),
+                        6 => appender.append(&payload).map_err(|_| ()).and_then(durable),
+                        _ => appender.append(&payload).map(|_| None).map_err(|_| ()),
                     };
                     match appended {
                         Ok(Some(lsn)) => {

@@ -13,6 +13,8 @@ use crate::model::{End, Model, dir, try_scan};
 pub(crate) enum Step {
     Append(usize),
     AppendDurable(usize),
+    /// Appends small records through several appenders, and does other things between them.
+    Burst(u64),
     WaitDurable(u64),
     WaitWritten(u64),
     Flush,
@@ -33,7 +35,8 @@ pub(crate) enum Step {
 impl Step {
     pub(crate) fn drawn(dice: &mut Dice) -> Self {
         match dice.below(40) {
-            0..16 => Self::Append(len(dice)),
+            0..13 => Self::Append(len(dice)),
+            13..16 => Self::Burst(dice.draw()),
             16..20 => Self::AppendDurable(len(dice)),
             20..22 => Self::WaitDurable(dice.draw()),
             22..24 => Self::WaitWritten(dice.draw()),
@@ -138,6 +141,7 @@ impl Bench {
                 }
                 self.pass(step, appended)?;
             }
+            Step::Burst(seed) => self.burst(step, seed)?,
             Step::WaitDurable(number) => {
                 let Some((index, lsn)) = self.pick(number) else {
                     return Some(());
@@ -208,6 +212,65 @@ impl Bench {
                 }
             }
             Step::Close | Step::Drop => unreachable!("taken care of before"),
+        }
+        Some(())
+    }
+
+    /// Appenders that take turns, with appends through the store, reads and commits in between: each
+    /// one's records keep their order, and a lease that is live holds up nothing.
+    fn burst(&mut self, step: Step, seed: u64) -> Option<()> {
+        let mut dice = Dice::new(seed);
+        let mut appenders: Vec<_> = (0..3).map(|_| (self.store.appender(), None)).collect();
+        for _ in 0..dice.below(40) {
+            let len = dice.index(200);
+            let payload = self.model.payload(len);
+            let (number, what) = (dice.index(3), dice.below(20));
+            let (appender, last) = &mut appenders[number];
+            let appended = match what {
+                0 => self.store.append(&payload),
+                1 => {
+                    let void = appender.try_append_with(len, |_| Err(std::fmt::Error));
+                    assert!(void.is_err());
+                    continue;
+                }
+                2 => appender.append_with(len, |bytes| bytes.copy_from_slice(&payload)),
+                _ => appender.append(&payload),
+            };
+            let full = matches!(appended, Err(AppendError::NoSpace { .. }));
+            if full && self.may_be_full {
+                continue;
+            }
+            let lsn = match appended {
+                Ok(lsn) => lsn,
+                Err(_) if self.sim.is_down() || self.may_fail => return None,
+                Err(error) => panic!("{step:?}: {error:?}"),
+            };
+            if what != 0 {
+                assert!(
+                    last.replace(lsn) < Some(lsn),
+                    "an appender's addresses grow"
+                );
+            }
+            let index = self.model.appended_anywhere(lsn, payload);
+            match dice.below(12) {
+                0 => {
+                    let read = self.store.read(lsn);
+                    let read = self.pass(step, read)?;
+                    assert!(
+                        read == self.model.payload_of(index),
+                        "{lsn} reads otherwise"
+                    );
+                }
+                1 => {
+                    self.pass(step, self.store.wait_durable(lsn))?;
+                    self.model.is_durable(index + 1);
+                }
+                2 => {
+                    self.pass(step, self.store.flush())?;
+                    self.model.is_durable(self.model.len());
+                }
+                _ => {}
+            }
         }
         Some(())
     }

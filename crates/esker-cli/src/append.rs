@@ -243,6 +243,7 @@ fn append_share(
     print: bool,
 ) -> Share {
     let mut sum = Share::default();
+    let mut appender = store.appender();
     for Work {
         chunk,
         first,
@@ -253,7 +254,7 @@ fn append_share(
         let mut lsns = Vec::new();
         let mut last = None;
         for (number, record) in chunk.every(skipped, threads).enumerate() {
-            match store.append(record) {
+            match appender.append(record) {
                 Ok(lsn) => {
                     last = Some(lsn);
                     sum.records += 1;

@@ -14,6 +14,7 @@
 mod bench;
 mod canary;
 mod crash;
+mod damage;
 mod kill;
 mod loom;
 mod sim;
@@ -37,6 +38,7 @@ const SUITES: &[Suite] = &[
     test::SUITE,
     loom::SUITE,
     sim::SUITE,
+    damage::SUITE,
     kill::SUITE,
     crash::SUITE,
     verify::SUITE,

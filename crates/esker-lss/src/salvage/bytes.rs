@@ -1,5 +1,6 @@
 //! [`LogBytes`]: the log's bytes by address, with what cannot be read as zeroes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use esker_buf::{AlignedBuf, Alignment};
@@ -17,8 +18,8 @@ pub(super) struct LogBytes<B: Backend> {
     start: u64,
     /// Of a window that has not been read: nothing.
     bytes: Vec<u8>,
-    /// The parts of it that are not there, each as long as [`unit`](Self::unit), by their address.
-    faults: Vec<(u64, Damage)>,
+    /// The blocks of it that are not there.
+    faults: Vec<(Range<u64>, Damage)>,
 }
 
 impl<B: Backend> LogBytes<B> {
@@ -44,28 +45,32 @@ impl<B: Backend> LogBytes<B> {
     /// Why what is at `at` could not be read, if it could not.
     pub(super) fn fault(&mut self, at: u64) -> Result<Option<Damage>, OpenError> {
         self.load(at)?;
-        let unit = self.unit().floor(at);
-        let fault = self.faults.iter().find(|(start, _)| *start == unit);
+        let fault = self.faults.iter().find(|(blocks, _)| blocks.contains(&at));
         Ok(fault.map(|(_, damage)| *damage))
     }
 
-    /// Shows `[from, to)` piece by piece.
+    /// Shows `[from, to)` piece by piece; whether all of it could be read.
     pub(super) fn pieces(
         &mut self,
         from: u64,
         to: u64,
         show: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), OpenError> {
+    ) -> Result<bool, OpenError> {
         let mut at = from;
+        let mut is_there = true;
         while at < to {
             let bytes = self.from(at)?;
             let len = bytes.len().min(to_usize(to - at));
             show(&bytes[..len]);
-            at += len as u64;
+            let end = at + len as u64;
+            let mut faults = self.faults.iter();
+            is_there &= !faults.any(|(blocks, _)| blocks.start < end && at < blocks.end);
+            at = end;
         }
-        Ok(())
+        Ok(is_there)
     }
 
+    /// What is read at a time where reading fails.
     fn unit(&self) -> Alignment {
         self.segments.geometry().block().max(Alignment::BLOCK)
     }
@@ -90,22 +95,21 @@ impl<B: Backend> LogBytes<B> {
         let file = match opened {
             Ok(file) => file,
             Err(damage) => {
-                self.mark(0, damage);
+                self.mark(0, to_usize(window), damage);
                 return Ok(());
             }
         };
         let offset = start % segment_bytes;
         if let Ok(len) = self.read(&file, offset, 0, to_usize(window))? {
-            self.mark(len, Damage::Missing);
+            self.mark(len, to_usize(window), Damage::Missing);
             return Ok(());
         }
         // Somewhere in it the device fails: all the rest is still wanted.
         let unit = self.unit().bytes();
         for from in (0..to_usize(window)).step_by(unit) {
             match self.read(&file, offset, from, unit)? {
-                Ok(len) if len == unit => {}
-                Ok(_) => self.faults.push((start + from as u64, Damage::Missing)),
-                Err(_) => self.faults.push((start + from as u64, Damage::Unreadable)),
+                Ok(len) => self.mark(from + len, from + unit, Damage::Missing),
+                Err(_) => self.mark(from, from + unit, Damage::Unreadable),
             }
         }
         Ok(())
@@ -133,14 +137,13 @@ impl<B: Backend> LogBytes<B> {
         })
     }
 
-    /// Nothing is there from `from` of the window on.
-    fn mark(&mut self, from: usize, damage: Damage) {
-        let unit = self.unit().bytes();
-        let first = from / unit * unit;
-        let missing = (first..self.bytes.len()).step_by(unit);
-        let start = self.start;
-        self.faults
-            .extend(missing.map(|at| (start + at as u64, damage)));
+    /// Nothing is there in this part of the window: what is not a whole block is nothing.
+    fn mark(&mut self, from: usize, to: usize, damage: Damage) {
+        let from = self.segments.geometry().block().floor(from as u64);
+        if from < to as u64 {
+            let blocks = self.start + from..self.start + to as u64;
+            self.faults.push((blocks, damage));
+        }
     }
 }
 

@@ -162,10 +162,11 @@ fn votes<B: Backend>(
                 continue;
             }
             let mut check = sealed.check();
-            bytes.pieces(at + HEADER_BYTES as u64, at + padded_len, &mut |piece| {
-                check.update(piece)
-            })?;
-            if check.matches() {
+            let is_there =
+                bytes.pieces(at + HEADER_BYTES as u64, at + padded_len, &mut |piece| {
+                    check.update(piece);
+                })?;
+            if is_there && check.matches() {
                 end = at + padded_len;
                 blocks.push(block);
             } else {

@@ -96,10 +96,10 @@ pub(super) fn slot_at<B: Backend>(
         return Ok(Found::Damaged);
     }
     let mut check = sealed.check();
-    bytes.pieces(at + HEADER_BYTES as u64, end, &mut |piece| {
+    let is_there = bytes.pieces(at + HEADER_BYTES as u64, end, &mut |piece| {
         check.update(piece)
     })?;
-    if check.matches() {
+    if is_there && check.matches() {
         return Ok(Found::Intact(header, end));
     }
     budget.spend(padded_len);

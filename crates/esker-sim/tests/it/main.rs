@@ -3,7 +3,9 @@
 
 mod backend;
 mod crashes;
+mod damage;
 mod faults;
+mod memory;
 mod model;
 mod seeds;
 mod threads;

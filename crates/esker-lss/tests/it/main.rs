@@ -10,6 +10,7 @@ mod commit;
 mod concurrency;
 mod faulty;
 mod futures;
+mod images;
 mod lifecycle;
 mod poison;
 mod reading;

@@ -205,7 +205,8 @@ pub trait Backend: Send + Sync + 'static {
         Latencies::default()
     }
 
-    /// Creates a directory and its parents, and makes the names of those it created durable.
+    /// Creates a directory and its parents, and makes their names durable, also of those that exist:
+    /// a process that was killed may have made them.
     ///
     /// A directory that exists is no error. Blocks.
     ///

@@ -266,24 +266,43 @@ pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<FileHandle, IoE
     })
 }
 
+/// Creates a directory and its parents, each with its name made durable.
+///
+/// The names of those that exist are synced too: a process that was killed may have made them and
+/// not synced them. Those cannot be told from what has been there for ever, so this goes up to the
+/// root, or to the working directory, and passes over what this process may not read.
 pub(crate) fn create_dir_all(path: &Path) -> Result<(), IoError> {
-    if path.as_os_str().is_empty() || path.is_dir() {
+    if path.as_os_str().is_empty() {
         return Ok(());
     }
-    let parent = path.parent().unwrap_or(Path::new(""));
-    create_dir_all(parent)?;
-    match std::fs::create_dir(path) {
-        // Somebody else may have made it just now, and not synced it yet.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-        result => result.map_err(|error| {
-            IoError::from_os(Context::new(OperationKind::CreateDir, path), error)
-        })?,
+    let existed = path.is_dir();
+    let parent = match path.parent() {
+        None => return Ok(()),
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+    };
+    if parent != Path::new(".") {
+        create_dir_all(parent)?;
     }
-    sync_dir(if parent.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        parent
-    })
+    if !existed {
+        match std::fs::create_dir(path) {
+            // Somebody else may have made it just now, and not synced it yet.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            result => result.map_err(|error| {
+                IoError::from_os(Context::new(OperationKind::CreateDir, path), error)
+            })?,
+        }
+    }
+    match std::fs::File::open(parent).and_then(|dir| dir.sync_all()) {
+        Err(error)
+            if existed
+                && (error.kind() == io::ErrorKind::PermissionDenied || is_unsupported(&error)) =>
+        {
+            Ok(())
+        }
+        synced => synced
+            .map_err(|error| IoError::from_os(Context::new(OperationKind::SyncDir, parent), error)),
+    }
 }
 
 pub(crate) fn list(dir: &Path) -> Result<Vec<OsString>, IoError> {

@@ -92,11 +92,12 @@ impl<B: Backend> SuperblockFile<B> {
         geometry: Geometry,
         timeout: Duration,
     ) -> Result<Self, OpenError> {
-        backend.create_dir_all(dir)?;
         match Self::open(backend, dir, timeout) {
             Err(OpenError::NoStore { .. }) => {}
             other => return other,
         }
+        // Only now: whoever has made a superblock has synced the directories above it before.
+        backend.create_dir_all(dir)?;
         let (path, new_path) = (dir.join(FILE_NAME), dir.join(NEW_FILE_NAME));
         let options = FileOptions::read_write()
             .create(Create::IfMissing)

@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use crate::args::{Append, DurabilityArg};
 use crate::failure::{Failure, explain};
 use crate::input::{Input, InputError};
-use crate::output::Output;
+use crate::output::{Output, say};
 use crate::split::Chunk;
 use crate::store::{self, Store};
 use crate::system::Stop;
@@ -59,7 +59,9 @@ pub(crate) fn run(args: &Append) -> Result<(), Failure> {
     closed?;
     let Outcome { records, bytes, .. } = outcome;
     let rate = bytes as f64 / 1e6 / seconds.max(1e-9);
-    eprintln!("{records} records, {bytes} bytes, {seconds:.3} seconds, {rate:.1} MB/s");
+    say(&format!(
+        "{records} records, {bytes} bytes, {seconds:.3} seconds, {rate:.1} MB/s"
+    ));
     Ok(())
 }
 
@@ -73,13 +75,21 @@ struct Outcome {
     last: Option<Lsn>,
     /// The first record that could not be appended.
     refused: Option<(u64, AppendError)>,
-    /// Why LSNs could not be printed.
+    /// Why LSNs could not be printed, or nothing was begun.
     unprinted: Option<Failure>,
     /// Why the input ended early.
     input: Option<InputError>,
 }
 
 impl Outcome {
+    /// The system had no thread to give, and nothing was read.
+    fn unstarted(error: &std::io::Error) -> Self {
+        Self {
+            unprinted: Some(Failure::new("cannot start a thread", error)),
+            ..Self::default()
+        }
+    }
+
     /// Whether all went well, else the first thing that did not.
     fn judge(&self, input: &Input, durable: Lsn) -> Result<(), Failure> {
         let records = self.records;
@@ -153,22 +163,31 @@ fn pump(
             let (done, done_out) = sync_channel(QUEUED_CHUNKS);
             to_appenders.push(work_in);
             to_committer.push(done_out);
-            appenders.push(scope.spawn(move || {
+            let appender = thread::Builder::new().spawn_scoped(scope, move || {
                 let share = append_share(store, share, threads, &work, &done, print);
                 if share.refused.is_some() {
                     stop.ask();
                 }
                 share
-            }));
+            });
+            match appender {
+                Ok(appender) => appenders.push(appender),
+                // Those that were started end with their work's queues.
+                Err(error) => return Outcome::unstarted(&error),
+            }
         }
         let durability = args.durability;
-        let committer = scope.spawn(move || {
+        let committer = thread::Builder::new().spawn_scoped(scope, move || {
             let result = commit(store, &to_committer, durability, output);
             if result.is_err() {
                 stop.ask();
             }
             result
         });
+        let committer = match committer {
+            Ok(committer) => committer,
+            Err(error) => return Outcome::unstarted(&error),
+        };
         let mut outcome = Outcome {
             input: read(input, to_appenders).err(),
             ..Outcome::default()

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) | Err(Failure::ClosedPipe) => ExitCode::SUCCESS,
         Err(Failure::Because(why)) => {
-            eprintln!("esker: {why}");
+            output::say(&format!("esker: {why}"));
             ExitCode::FAILURE
         }
     }

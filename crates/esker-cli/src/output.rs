@@ -9,6 +9,12 @@ use esker_lss::Lsn;
 use crate::args::Framing;
 use crate::failure::Failure;
 
+/// Says a line on standard error. Nobody may be able to hear it: that does not change what has
+/// happened.
+pub(crate) fn say(line: &str) {
+    let _unheard = writeln!(io::stderr(), "{line}");
+}
+
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Standard output. What is written must be flushed to be seen.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::args::Salvage;
 use crate::failure::Failure;
 use crate::info::{bytes, tail_json, tail_text};
-use crate::output::Output;
+use crate::output::{Output, say};
 use crate::store;
 
 /// Runs the command.
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Salvage) -> Result<(), Failure> {
             if args.json {
                 losses.push(lost_json(&lost));
             } else {
-                eprintln!("esker: {}", lost_text(&lost));
+                say(&format!("esker: {}", lost_text(&lost)));
             }
             ControlFlow::Continue(())
         }
@@ -43,9 +43,9 @@ pub(crate) fn run(args: &Salvage) -> Result<(), Failure> {
     }
     output.flush()?;
     if args.json {
-        eprintln!("{}", as_json(&report, &losses));
+        say(&as_json(&report, &losses).to_string());
     } else {
-        eprintln!("esker: {}", as_text(&report));
+        say(&format!("esker: {}", as_text(&report)));
     }
     if report.is_whole() {
         return Ok(());

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::args::Verify;
 use crate::failure::{Failure, explain};
 use crate::info::{bytes, tail_json, tail_text};
-use crate::output::Output;
+use crate::output::{Output, say};
 use crate::store;
 
 /// Runs the command.
@@ -43,11 +43,11 @@ pub(crate) fn run(args: &Verify) -> Result<(), Failure> {
                 print(&as_text(&report))?;
             }
             if report.superblock_copies != [true, true] {
-                eprintln!(
+                say(&format!(
                     "esker: one copy of the superblock of {} is damaged, the other is intact; the \
                      next writer that opens the store writes both again",
                     args.store.display()
-                );
+                ));
             }
             Ok(())
         }

@@ -247,3 +247,22 @@ fn a_second_writer_is_refused_and_readers_are_not() {
     assert!(place.run("info", &[]).text().contains("open for writing"));
     assert!(place.run("verify", &[]).text().contains("open for writing"));
 }
+
+/// A message that nobody can hear is no reason to end in another way.
+#[test]
+fn what_cannot_be_said_changes_nothing() {
+    let place = Place::new();
+    for (input, code) in [("/dev/null", 0), ("/nonexistent/file", 1)] {
+        let full = std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .expect("there is a device that is always full");
+        let status = std::process::Command::new(env!("CARGO_BIN_EXE_esker"))
+            .arg("append")
+            .args([place.store(), std::path::PathBuf::from(input)])
+            .stderr(full)
+            .status()
+            .expect("it starts");
+        assert_eq!(status.code(), Some(code), "{input}");
+    }
+}

@@ -61,7 +61,14 @@ const fn crash(name: &'static str) -> Canary {
 pub(crate) const CLI_ACK_BEFORE_DURABLE: &str = "cli-ack-before-durable";
 
 /// The ones that `cargo xtask crash --canaries` has to catch, besides whoever is named for each.
-pub(crate) const CRASH: &[&str] = &[CLI_ACK_BEFORE_DURABLE, "lss-written-is-durable"];
+pub(crate) const CRASH: &[&str] = &[CLI_ACK_BEFORE_DURABLE];
+
+/// The ones that `cargo xtask faults --canaries` has to catch, besides whoever is named for each.
+/// With the cases that meet them.
+pub(crate) const FAULTS: &[(&str, &str)] = &[(
+    "io-short-write-succeeds",
+    "append-closed-1-blocking-durable, short:",
+)];
 
 /// Every canary there is.
 pub(crate) const CANARIES: &[Canary] = &[
@@ -191,4 +198,17 @@ fn fails(mut child: Child, deadline: Instant) -> Result<Option<bool>, SuiteError
     let status = child.wait()?;
     reader.join().expect("the reader does not panic");
     Ok(failed.ok().map(|failed| failed || !status.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_more_than_one_suite_catches_is_in_the_table() {
+        let faults = FAULTS.iter().map(|(name, _)| name);
+        for name in CRASH.iter().chain(faults) {
+            assert!(CANARIES.iter().any(|canary| canary.name == *name), "{name}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod bench;
 mod canary;
 mod crash;
 mod damage;
+mod faults;
 mod kill;
 mod loom;
 mod sim;
@@ -41,6 +42,7 @@ const SUITES: &[Suite] = &[
     damage::SUITE,
     kill::SUITE,
     crash::SUITE,
+    faults::SUITE,
     verify::SUITE,
 ];
 

@@ -24,8 +24,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::canary;
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::trial::{
-    End, Esker, Failure, Feed, FileSystem, Kill, Mix, Mounted, Plan, Records, clock_seed,
-    create_small, live, missing_tool, number_arg, path_arg, roomy_dir, working_backends,
+    Esker, Failure, Feed, FileSystem, Kill, Mix, Mounted, Plan, Records, clock_seed, create_small,
+    live, missing_tool, number_arg, path_arg, roomy_dir, working_backends,
 };
 use crate::workspace::Workspace;
 use device::{Device, TOOLS, disk_bytes};
@@ -404,11 +404,12 @@ impl Trial<'_> {
             let number = history.lives.len();
             device.mark(Mark::Started { life: number })?;
             let mut failed = None;
-            let (life, _end): (_, End) = live(esker, &plan, |count| {
+            let (life, end) = live(esker, &plan, &[], |count| {
                 let life = number;
                 failed = device.mark(Mark::Acknowledged { life, count }).err();
             })?;
             failed.map_or(Ok(()), Err)?;
+            let _killed = end.was_killed()?;
             history.lives.push(Past {
                 records: life.records,
                 threads: life.threads,
@@ -457,6 +458,7 @@ impl Trial<'_> {
             binary: self.binary.into(),
             store: point.join("store"),
             log: dir.join("said"),
+            append_args: Vec::new(),
         }
     }
 

@@ -20,8 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::canary::CLI_ACK_BEFORE_DURABLE as CANARY;
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::trial::{
-    End, Esker, Failure, Plan, Store, clock_seed, live, number_arg, on_disk, path_arg,
-    working_backends,
+    Esker, Failure, Plan, Store, clock_seed, live, number_arg, on_disk, path_arg, working_backends,
 };
 use crate::workspace::Workspace;
 
@@ -140,6 +139,7 @@ fn run_stores(
             binary: binary.into(),
             store: dir.path().join("store"),
             log: dir.path().join("log"),
+            append_args: Vec::new(),
         });
         for _ in 0..random.random_range(1..8) {
             if rounds == options.rounds || Instant::now() >= options.deadline {
@@ -211,8 +211,8 @@ fn live_and_look(
 ) -> Result<(), Failure> {
     // Drawn first, so that how the life goes does not change the next one.
     let pick = random.next_u64();
-    let (life, end) = live(&store.esker, plan, |_printed| {})?;
-    tested.killed += u64::from(end == End::Killed);
+    let (life, end) = live(&store.esker, plan, &[], |_printed| {})?;
+    tested.killed += u64::from(end.was_killed()?);
     tested.acknowledged += life.printed.len() as u64;
     tested.records += store.settle(life, pick)?;
     Ok(())

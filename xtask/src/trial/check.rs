@@ -93,6 +93,8 @@ impl fmt::Display for Failure {
     }
 }
 
+impl std::error::Error for Failure {}
+
 /// Takes the records of a store in the order in which it gives them.
 pub(crate) struct Checker<'s> {
     lives: &'s [Life],

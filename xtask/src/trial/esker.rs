@@ -1,5 +1,6 @@
 //! [`Esker`]: the command as a process, and what it prints.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,27 @@ pub(crate) struct Esker {
     pub(crate) store: PathBuf,
     /// Where it writes its messages.
     pub(crate) log: PathBuf,
+    /// More arguments for lives.
+    pub(crate) append_args: Vec<OsString>,
 }
 
 /// A process that does not outlive its owner.
 pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    /// Waits for its end, for as long as any may take.
+    pub(crate) fn wait(&mut self, what: &str) -> Result<ExitStatus, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.0.try_wait() {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
+                Ok(None) => return Err(Failure::Command(format!("{what} hangs"))),
+                Err(error) => return Err(broken(what, &error)),
+            }
+        }
+    }
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -45,6 +63,23 @@ impl Esker {
         command
     }
 
+    /// The same, started by another program.
+    pub(crate) fn command_under(&self, wrapper: &[OsString], subcommand: &str) -> Command {
+        let Some((program, args)) = wrapper.split_first() else {
+            return self.command(subcommand);
+        };
+        let mut command = Command::new(program);
+        command.args(args).arg(&self.binary).arg(subcommand);
+        command.arg(&self.store).stdin(Stdio::null());
+        command
+    }
+
+    /// What the last process has said.
+    pub(crate) fn said(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&log).trim_end().to_owned()
+    }
+
     /// Starts it; what it says goes to the log, what it prints to a pipe.
     pub(crate) fn spawn(&self, command: &mut Command) -> Result<Process, Failure> {
         let log = File::create(&self.log).map_err(|error| broken("the log", &error))?;
@@ -56,23 +91,17 @@ impl Esker {
 
     /// Waits for a process that was not killed and has closed its output.
     fn finish(&self, mut process: Process, what: &str) -> Result<(), Failure> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match process.0.try_wait() {
-                Ok(Some(status)) if status.success() => return Ok(()),
-                Ok(Some(status)) => return Err(self.failed(what, status)),
-                Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
-                Ok(None) => return Err(Failure::Command(format!("{what} hangs"))),
-                Err(error) => return Err(broken(what, &error)),
-            }
+        let status = process.wait(what)?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(self.failed(what, status))
         }
     }
 
     /// What to say of a process that ended in this way.
-    pub(crate) fn failed(&self, what: &str, status: ExitStatus) -> Failure {
-        let log = std::fs::read(&self.log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        Failure::Command(format!("{what} failed: {status}: {}", log.trim_end()))
+    fn failed(&self, what: &str, status: ExitStatus) -> Failure {
+        Failure::Command(format!("{what} failed: {status}: {}", self.said()))
     }
 
     /// Runs a command whose output does not matter.
@@ -87,6 +116,23 @@ impl Esker {
         let what = format!("esker {subcommand}");
         io::copy(&mut output, &mut io::sink()).map_err(|error| broken(&what, &error))?;
         self.finish(process, &what)
+    }
+
+    /// Where the log begins, as `esker info` says.
+    pub(crate) fn first(&self) -> Result<u64, Failure> {
+        let mut command = self.command("info");
+        let mut process = self.spawn(command.arg("--json"))?;
+        let mut text = String::new();
+        let mut output = process.0.stdout.take().expect("stdout is piped");
+        output
+            .read_to_string(&mut text)
+            .map_err(|error| broken("esker info", &error))?;
+        self.finish(process, "esker info")?;
+        let first = text.split_once("\"first\":").and_then(|(_, rest)| {
+            let end = rest.find([',', '}'])?;
+            number(rest[..end].trim().as_bytes())
+        });
+        first.ok_or_else(|| Failure::Command(format!("esker info says no first LSN: {text}")))
     }
 
     /// Appends a few lines.

@@ -170,6 +170,19 @@ impl Mounted {
         &self.point
     }
 
+    /// Mounts it with other options, in place.
+    pub(crate) fn remount(&self, options: &str) -> Result<(), SuiteError> {
+        let options = format!("remount,{options}");
+        run_tool(
+            "mount",
+            [
+                OsStr::new("-o"),
+                OsStr::new(&options),
+                self.point.as_os_str(),
+            ],
+        )
+    }
+
     /// Unmounts it; waits for those who still have files open.
     pub(crate) fn unmount(mut self) -> Result<(), SuiteError> {
         self.mounted = false;

@@ -1,8 +1,9 @@
 //! One life of a store: a process that appends, is fed, and is ended as planned.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::process::{ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,10 +13,29 @@ use super::esker::{Esker, PATIENCE, broken, number};
 use super::plan::{Feed, Kill, Plan};
 
 /// How a life ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Killed,
+    /// With success.
     ByItself,
+    /// With another status; how, and what it said.
+    Failed {
+        status: ExitStatus,
+        said: String,
+    },
+}
+
+impl End {
+    /// The end of a life in which nothing was to fail; whether it was killed.
+    pub(crate) fn was_killed(self) -> Result<bool, Failure> {
+        match self {
+            Self::Killed => Ok(true),
+            Self::ByItself => Ok(false),
+            Self::Failed { status, said } => Err(Failure::Command(format!(
+                "esker append failed: {status}: {said}"
+            ))),
+        }
+    }
 }
 
 enum Event {
@@ -27,13 +47,15 @@ enum Event {
 
 /// One life: starts an append, feeds it, and ends it as planned.
 ///
-/// `printed` is told how many LSNs have been printed, each time all that there are have been read.
+/// The process is started by `wrapper`, if that is not empty. `printed` is told how many LSNs have been printed, each time all that there are have been read.
 pub(crate) fn live(
     esker: &Esker,
     plan: &Plan,
+    wrapper: &[OsString],
     printed: impl FnMut(usize) + Send,
 ) -> Result<(Life, End), Failure> {
-    let mut command = esker.command("append");
+    let mut command = esker.command_under(wrapper, "append");
+    command.args(&esker.append_args);
     command.args(["--lsns", "--threads", &plan.threads.to_string()]);
     command.args(["--ordering", plan.ordering, "--backend", plan.backend]);
     command
@@ -48,19 +70,24 @@ pub(crate) fn live(
         let feeder = scope.spawn(move || feed(stdin, plan, &fed_events));
         let reader = scope.spawn(move || read_printed(stdout, &events, printed));
         let timely = await_moment(plan.kill, &received);
+        let ended = match plan.kill {
+            Kill::Never if timely.is_ok() => process.wait("esker append").map(drop),
+            _ => Ok(()),
+        };
         // It may have ended by itself a moment ago; the status tells.
         let _gone = process.0.kill();
-        let status = process
-            .0
-            .wait()
-            .map_err(|error| broken("esker append", &error))?;
+        let status = process.wait("esker append")?;
         let (fed, _stdin) = feeder.join().expect("the feeder does not panic");
         let printed = reader.join().expect("the reader does not panic")?;
         timely?;
+        ended?;
         let end = match status.signal() {
             Some(9) => End::Killed,
             _ if status.success() => End::ByItself,
-            _ => return Err(esker.failed("esker append", status)),
+            _ => End::Failed {
+                status,
+                said: esker.said(),
+            },
         };
         if end == End::ByItself && printed.len() as u64 != fed {
             return Err(Failure::Command(format!(

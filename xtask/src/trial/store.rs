@@ -8,6 +8,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::check::{Checker, Failure, Life, Survivor};
 use super::esker::Esker;
+use super::life::live;
+use super::plan::{Feed, Kill, Plan};
+use super::records::{Mix, Records};
 use crate::suite::SuiteError;
 
 /// How many of the acknowledged records of a life are fetched one by one.
@@ -72,6 +75,55 @@ impl Store {
             life.printed = Vec::new();
         }
         Ok(count)
+    }
+
+    /// Looks at what a life left, without opening the store for writing, and gives its records.
+    pub(crate) fn look_after(&mut self, life: Life) -> Result<Vec<Survivor>, Failure> {
+        self.lives.push(life);
+        let found = self.look(0, "as it was left")?;
+        if let Some(life) = self.lives.last_mut() {
+            life.printed = Vec::new();
+        }
+        Ok(found)
+    }
+
+    /// Lives one more life, a short one in which nothing goes wrong, and looks at it.
+    pub(crate) fn append_more(&mut self) -> Result<(), Failure> {
+        let plan = Plan {
+            records: Records {
+                key: 0x0e1a_5e50 + self.lives.len() as u64,
+                mix: Mix::Small,
+                binary: true,
+            },
+            threads: 1,
+            ordering: "tail-localised",
+            backend: "auto",
+            framing: "length",
+            feed: Feed::FlatOut,
+            kill: Kill::Never,
+            max_records: 5,
+            max_bytes: 1 << 20,
+        };
+        let (life, end) = live(&self.esker, &plan, &[], |_| {})
+            .map_err(|failure| at("appending more", failure))?;
+        let _killed = end
+            .was_killed()
+            .map_err(|failure| at("appending more", failure))?;
+        let found = self.look_after(life)?;
+        self.survivors.extend(found);
+        Ok(())
+    }
+
+    /// Forgets what has been trimmed, which may be what lies below `before` and nothing else.
+    pub(crate) fn forget_trimmed(&mut self, before: u64) -> Result<(), Failure> {
+        let first = self.esker.first()?;
+        if first > before {
+            return Err(Failure::Command(format!(
+                "the log begins at LSN {first}, and only what lies below {before} was to go"
+            )));
+        }
+        self.survivors.retain(|survivor| survivor.lsn >= first);
+        Ok(())
     }
 
     /// Whether nobody was ever told that this store holds anything.

@@ -75,6 +75,9 @@ struct Arguments {
     /// it is not given.
     #[arg(long)]
     sync_every_mib: Option<u64>,
+    /// Flat out: with the store's own maintenance thread.
+    #[arg(long)]
+    maintained: bool,
     /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -418,6 +421,9 @@ fn append_flat_out(
     let mut options = Options::default()
         .spare_segments(spares)
         .maintenance(Maintenance::Manual);
+    if arguments.maintained {
+        options = options.maintenance(Maintenance::Thread);
+    }
     if let Some(buffers) = arguments.buffers {
         options = options.buffers(buffers);
     }

@@ -89,6 +89,22 @@ impl History {
         }
     }
 
+    /// Notes what the lives have left by what the store holds now. What lies below that has been
+    /// trimmed since it was noted, and crashes from before then still have it. A killed process's
+    /// last writes may land after the first look at what it left, so a later look counts.
+    pub(super) fn settle(&mut self, found: &[Found]) {
+        let first = found.first().map_or(u64::MAX, |(lsn, _)| *lsn);
+        for (number, life) in self.lives.iter_mut().enumerate() {
+            let mut left = life.left.take().unwrap_or_default();
+            left.retain(|(lsn, _)| *lsn < first);
+            left.extend(found.iter().filter_map(|&(lsn, record)| {
+                let (life, index) = record?;
+                (life == number).then_some((lsn, index))
+            }));
+            life.left = Some(left);
+        }
+    }
+
     /// Which record of which life this is.
     pub(super) fn identify(&self, payload: &[u8]) -> Option<(usize, u64)> {
         self.lives.iter().enumerate().find_map(|(life, past)| {
@@ -356,6 +372,21 @@ mod tests {
                 lsn: 60
             })
         );
+    }
+
+    #[test]
+    fn what_was_trimmed_since_is_still_known_to_have_been_left() {
+        let mut history = history();
+        let third = (30, Some((1, 0)));
+        history.settle(&[SECOND, third]);
+        assert_eq!(history.lives[0].left, Some(vec![(10, 0), (20, 1)]));
+        assert_eq!(history.lives[1].left, Some(vec![(30, 0)]));
+        // Everything is trimmed.
+        history.settle(&[]);
+        assert_eq!(history.lives[0].left, Some(vec![(10, 0), (20, 1)]));
+        // Landed later than the first look.
+        history.settle(&[SECOND, third, (40, Some((1, 1)))]);
+        assert_eq!(history.lives[1].left, Some(vec![(30, 0), (40, 1)]));
     }
 
     #[test]

@@ -392,6 +392,8 @@ impl Trial<'_> {
         history: &mut History,
     ) -> Result<(), Broken> {
         if esker.store.join("superblock").exists() {
+            // What was left before the disk crashed is not what is there.
+            history.lives.iter_mut().for_each(|life| life.left = None);
             settle(esker, history)?;
             history.settled = history.lives.len();
         } else {
@@ -526,13 +528,7 @@ fn read(esker: &Esker, history: &History) -> Result<Vec<Found>, Failure> {
 /// Notes what the lives have left, for the next one to go on from, and gives the LSNs.
 fn settle(esker: &Esker, history: &mut History) -> Result<Vec<u64>, Failure> {
     let found = read(esker, history)?;
-    for (number, life) in history.lives.iter_mut().enumerate() {
-        let of_life = found.iter().filter_map(|&(lsn, record)| {
-            let (life, index) = record?;
-            (life == number).then_some((lsn, index))
-        });
-        life.left = Some(of_life.collect());
-    }
+    history.settle(&found);
     Ok(found.into_iter().map(|(lsn, _)| lsn).collect())
 }
 

@@ -4,7 +4,9 @@
 //! address, the first word and, for data, the payload. So neither another store's record nor this
 //! one's at another address has a matching checksum, and a header of zeroes is no record.
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use std::hash::Hasher;
+
+use twox_hash::XxHash3_64;
 
 use crate::Lsn;
 use crate::format::{array_at, u32_at};
@@ -62,14 +64,14 @@ impl RecordSeal {
     /// For the store with this identity.
     pub(crate) fn new(store_id: u64) -> Self {
         Self {
-            store: xxh3_64(&store_id.to_le_bytes()),
+            store: XxHash3_64::oneshot(&store_id.to_le_bytes()),
         }
     }
 
     /// The checksum of the record at `lsn` with this first word. A void's has no payload.
     #[inline]
     pub(crate) fn checksum(&self, lsn: Lsn, word: u32, payload: &[u8]) -> u32 {
-        self.sum(lsn, word, xxh3_64(payload))
+        self.sum(lsn, word, XxHash3_64::oneshot(payload))
     }
 
     /// Whether the record at `lsn` has the checksum that its header carries.
@@ -95,22 +97,24 @@ impl RecordSeal {
 
 /// The checksum of a data record whose payload comes in pieces.
 pub(crate) struct RecordCheck {
-    hash: Xxh3,
+    hash: XxHash3_64,
 }
 
 impl RecordCheck {
     pub(crate) fn new() -> Self {
-        Self { hash: Xxh3::new() }
+        Self {
+            hash: XxHash3_64::new(),
+        }
     }
 
     /// The next bytes of the payload.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.hash.update(bytes);
+        self.hash.write(bytes);
     }
 
     /// Whether it is what the header says.
     pub(crate) fn matches(&self, seal: &RecordSeal, lsn: Lsn, header: RecordHeader) -> bool {
-        seal.sum(lsn, header.word(), self.hash.digest()) == header.checksum
+        seal.sum(lsn, header.word(), self.hash.finish()) == header.checksum
     }
 }
 

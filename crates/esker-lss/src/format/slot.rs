@@ -1,7 +1,9 @@
 //! Slots: what one flushed buffer, or one oversize extent, is on disk. A 64-byte header, records,
 //! and zeroes up to the end of the block.
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
+use std::hash::Hasher;
+
+use twox_hash::XxHash3_64;
 
 use crate::Lsn;
 use crate::format::{VERSION, put, u16_at, u32_at, u64_at};
@@ -103,7 +105,7 @@ impl SlotHeader {
         Ok(Sealed {
             header,
             checksum,
-            seed: xxh3_64(&bytes[..CHECKSUM_AT]),
+            seed: XxHash3_64::oneshot(&bytes[..CHECKSUM_AT]),
         })
     }
 
@@ -137,8 +139,8 @@ impl SlotHeader {
         put(bytes, BASE_AT, &self.base.get().to_le_bytes());
         put(bytes, DURABLE_AT, &self.durable.get().to_le_bytes());
         put(bytes, EPOCH_START_AT, &self.epoch_start.get().to_le_bytes());
-        let seed = xxh3_64(&bytes[..CHECKSUM_AT]);
-        let checksum = xxh3_64_with_seed(rest, seed);
+        let seed = XxHash3_64::oneshot(&bytes[..CHECKSUM_AT]);
+        let checksum = XxHash3_64::oneshot_with_seed(seed, rest);
         put(bytes, CHECKSUM_AT, &checksum.to_le_bytes());
         array
     }
@@ -148,13 +150,13 @@ impl Sealed {
     /// Whether the checksum matches the rest of the slot: everything behind the header, padding
     /// included.
     pub(crate) fn matches(&self, rest: &[u8]) -> bool {
-        xxh3_64_with_seed(rest, self.seed) == self.checksum
+        XxHash3_64::oneshot_with_seed(self.seed, rest) == self.checksum
     }
 
     /// The same, for a rest that comes in pieces.
     pub(crate) fn check(&self) -> SlotCheck {
         SlotCheck {
-            hash: Xxh3::with_seed(self.seed),
+            hash: XxHash3_64::with_seed(self.seed),
             checksum: self.checksum,
         }
     }
@@ -162,19 +164,19 @@ impl Sealed {
 
 /// A slot's checksum under way.
 pub(crate) struct SlotCheck {
-    hash: Xxh3,
+    hash: XxHash3_64,
     checksum: u64,
 }
 
 impl SlotCheck {
     /// The next bytes behind the header.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.hash.update(bytes);
+        self.hash.write(bytes);
     }
 
     /// Whether it matches.
     pub(crate) fn matches(&self) -> bool {
-        self.hash.digest() == self.checksum
+        self.hash.finish() == self.checksum
     }
 }
 

@@ -1,6 +1,6 @@
 //! The superblock: two copies of one 4096-byte block in a file of their own.
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::Lsn;
 use crate::format::{put, u32_at, u64_at};
@@ -158,7 +158,7 @@ impl Superblock {
             put(&mut bytes, CLEAN_AT, &1u32.to_le_bytes());
             put_position(&mut bytes, CLEAN_END_AT, end);
         }
-        let checksum = xxh3_64(&bytes[..CHECKSUM_AT]);
+        let checksum = XxHash3_64::oneshot(&bytes[..CHECKSUM_AT]);
         put(&mut bytes, CHECKSUM_AT, &checksum.to_le_bytes());
         bytes
     }
@@ -171,7 +171,7 @@ impl Superblock {
         if bytes[..MAGIC.len()] != MAGIC {
             return Err(CopyFault::Foreign);
         }
-        let intact = xxh3_64(&bytes[..CHECKSUM_AT]) == u64_at(bytes, CHECKSUM_AT);
+        let intact = XxHash3_64::oneshot(&bytes[..CHECKSUM_AT]) == u64_at(bytes, CHECKSUM_AT);
         let found = u32_at(bytes, VERSION_AT);
         if found != VERSION {
             return Err(CopyFault::Version { found, intact });
@@ -336,7 +336,7 @@ mod tests {
     fn resealed(change: impl FnOnce(&mut [u8; COPY_BYTES])) -> Result<Superblock, CopyFault> {
         let mut bytes = superblock().encode();
         change(&mut bytes);
-        let checksum = xxh3_64(&bytes[..CHECKSUM_AT]);
+        let checksum = XxHash3_64::oneshot(&bytes[..CHECKSUM_AT]);
         put(&mut bytes, CHECKSUM_AT, &checksum.to_le_bytes());
         Superblock::decode(&bytes)
     }

@@ -19,6 +19,8 @@ use crate::workspace::{Workspace, build, canary_flag};
 pub(crate) enum Catcher {
     /// `cargo xtask loom --canaries`: the package's models.
     Loom,
+    /// `cargo xtask shuttle --canaries`: long schedules of the same scenarios.
+    Shuttle,
     /// `cargo xtask test --canaries`: the package's tests.
     Test,
     /// `cargo xtask sim --canaries`: the tests over the simulated disk, in release.
@@ -95,10 +97,14 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-ring", "lease-rest-not-void"),
     canary(Catcher::Loom, "esker-lss", "frontier-no-fence"),
     canary(Catcher::Loom, "esker-lss", "frontier-store"),
+    canary(Catcher::Loom, "esker-lss", "turns-heir-leaves"),
     canary(Catcher::Loom, "esker-lss", "turns-no-heir"),
     canary(Catcher::Loom, "esker-lss", "durable-not-held"),
     canary(Catcher::Loom, "esker-lss", "tasks-enter-without-fence"),
     canary(Catcher::Loom, "esker-lss", "tasks-let-the-committer-sleep"),
+    canary(Catcher::Shuttle, "esker-ring", "recycle-store"),
+    canary(Catcher::Shuttle, "esker-ring", "lease-survives-seal"),
+    canary(Catcher::Shuttle, "esker-lss", "turns-heir-leaves"),
     canary(Catcher::Test, "esker-io", "io-short-write-succeeds"),
     canary(Catcher::Test, "esker-io", "io-sink-swapped"),
     canary(Catcher::Test, "esker-io", "io-lane-goes-on"),

@@ -18,6 +18,7 @@ mod damage;
 mod faults;
 mod kill;
 mod loom;
+mod shuttle;
 mod sim;
 mod suite;
 mod test;
@@ -38,6 +39,7 @@ const SUITES: &[Suite] = &[
     tidy::SUITE,
     test::SUITE,
     loom::SUITE,
+    shuttle::SUITE,
     sim::SUITE,
     damage::SUITE,
     kill::SUITE,

@@ -1,18 +1,37 @@
 //! The only place of this crate that imports atomics, locks or thread primitives.
 //!
 //! Under `--cfg esker_loom` what `waiters.rs` uses is loom's, so that the same protocol runs on real
-//! threads and in the models; the rest of the crate only compiles there.
+//! threads and in the models; the rest of the crate only compiles there. Under
+//! `--cfg esker_shuttle` everything is shuttle's, because a lane runs under its schedules too, over
+//! somebody's backend; the backends that are here only compile.
 
-pub(crate) use std::sync::atomic::{
-    AtomicBool, AtomicU64, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release, SeqCst},
-    fence,
+#[cfg(esker_shuttle)]
+pub(crate) use shuttle::{
+    sync::atomic::{
+        AtomicBool, AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release, SeqCst},
+        fence,
+    },
+    thread::{self, JoinHandle, sleep, yield_now},
 };
+#[cfg(not(esker_shuttle))]
+pub(crate) use std::{
+    sync::atomic::{
+        AtomicBool, AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release, SeqCst},
+        fence,
+    },
+    thread::{self, JoinHandle, sleep, yield_now},
+};
+
 #[cfg(feature = "conformance")]
 pub(crate) use std::sync::mpsc::channel;
 pub(crate) use std::sync::{Arc, OnceLock};
-pub(crate) use std::thread::{self, JoinHandle, panicking, sleep, yield_now};
+pub(crate) use std::thread::panicking;
 
+#[cfg(esker_shuttle)]
+pub(crate) use imp::Mutex;
+#[cfg(not(esker_shuttle))]
 pub(crate) use parking_lot::Mutex;
 
 /// What waiting is made of.
@@ -24,7 +43,12 @@ pub(crate) mod waiting {
     pub(crate) use std::thread::panicking;
 }
 
-#[cfg(not(esker_loom))]
+#[cfg(esker_loom)]
+use loom as checker;
+#[cfg(esker_shuttle)]
+use shuttle as checker;
+
+#[cfg(not(any(esker_loom, esker_shuttle)))]
 mod imp {
     use std::time::Duration;
 
@@ -117,49 +141,31 @@ mod imp {
     }
 }
 
-#[cfg(esker_loom)]
+#[cfg(any(esker_loom, esker_shuttle))]
 mod imp {
     use std::sync::atomic::Ordering::Relaxed;
     use std::time::Duration;
 
-    pub(crate) use loom::sync::MutexGuard;
-    pub(crate) use loom::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
+    use super::checker;
+    pub(crate) use super::checker::sync::MutexGuard;
+    pub(crate) use super::checker::sync::atomic::{AtomicU32, fence};
+    #[cfg(esker_loom)]
+    pub(crate) use super::contended::ContendedUsize;
 
     /// A counter that threads load and change.
-    ///
-    /// loom decides which accesses to reorder by looking at the last access to each object, so
-    /// that one thread's load hides another's. A relaxed read-modify-write of a companion before
-    /// each access makes loom see every pair. It orders nothing.
+    #[cfg(esker_shuttle)]
+    pub(crate) type ContendedUsize = checker::sync::atomic::AtomicUsize;
+
+    /// The checker's mutex without poisoning: a panic ends the run anyway.
     #[derive(Debug, Default)]
-    pub(crate) struct ContendedUsize {
-        value: AtomicUsize,
-        companion: AtomicUsize,
-    }
-
-    impl ContendedUsize {
-        fn scheduled(&self) -> &AtomicUsize {
-            self.companion.fetch_add(0, Relaxed);
-            &self.value
-        }
-
-        pub(crate) fn load(&self, order: Ordering) -> usize {
-            self.scheduled().load(order)
-        }
-
-        pub(crate) fn fetch_add(&self, value: usize, order: Ordering) -> usize {
-            self.scheduled().fetch_add(value, order)
-        }
-
-        pub(crate) fn fetch_sub(&self, value: usize, order: Ordering) -> usize {
-            self.scheduled().fetch_sub(value, order)
-        }
-    }
-
-    /// loom's mutex without poisoning: a panic ends the model anyway.
-    #[derive(Debug, Default)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
+        #[cfg(esker_shuttle)]
+        pub(crate) fn new(value: T) -> Self {
+            Self(checker::sync::Mutex::new(value))
+        }
+
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             match self.0.lock() {
                 Ok(guard) => guard,
@@ -168,11 +174,11 @@ mod imp {
         }
     }
 
-    /// The bell of the models: everybody wakes for every ring, which a futex may do too.
+    /// The bell of the checkers: everybody wakes for every ring, which a futex may do too.
     #[derive(Debug, Default)]
     pub(crate) struct Bell {
         rung: Mutex<u32>,
-        changed: loom::sync::Condvar,
+        changed: checker::sync::Condvar,
     }
 
     impl Bell {
@@ -201,8 +207,8 @@ mod imp {
         }
     }
 
-    loom::lazy_static! {
-        /// How often anybody has looked at the clock of this model.
+    checker::lazy_static! {
+        /// How often anybody has looked at the clock of this run.
         static ref LOOKS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     }
 
@@ -212,6 +218,9 @@ mod imp {
 
     impl Instant {
         pub(crate) fn now() -> Self {
+            // Whoever looks again and again is waiting for the others.
+            #[cfg(esker_shuttle)]
+            checker::thread::yield_now();
             Self(LOOKS.fetch_add(1, Relaxed))
         }
 
@@ -222,6 +231,43 @@ mod imp {
 
         pub(crate) fn saturating_duration_since(self, earlier: Self) -> Duration {
             Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        }
+    }
+}
+
+#[cfg(esker_loom)]
+mod contended {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A counter that threads load and change.
+    ///
+    /// loom decides which accesses to reorder by looking at the last access to each object, so
+    /// that one thread's load hides another's. A relaxed read-modify-write of a companion before
+    /// each access makes loom see every pair. It orders nothing.
+    #[derive(Debug, Default)]
+    pub(crate) struct ContendedUsize {
+        value: AtomicUsize,
+        companion: AtomicUsize,
+    }
+
+    impl ContendedUsize {
+        fn scheduled(&self) -> &AtomicUsize {
+            self.companion.fetch_add(0, Relaxed);
+            &self.value
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> usize {
+            self.scheduled().load(order)
+        }
+
+        pub(crate) fn fetch_add(&self, value: usize, order: Ordering) -> usize {
+            self.scheduled().fetch_add(value, order)
+        }
+
+        pub(crate) fn fetch_sub(&self, value: usize, order: Ordering) -> usize {
+            self.scheduled().fetch_sub(value, order)
         }
     }
 }

@@ -450,7 +450,7 @@ impl Drop for Leading<'_> {
     }
 }
 
-#[cfg(all(test, not(esker_loom)))]
+#[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
 mod tests {
     use super::*;
     use crate::sync::{AtomicBool, AtomicUsize, thread};

@@ -21,7 +21,7 @@ use esker_ring::Seal;
 
 use crate::core::Core;
 use crate::dispatch::By;
-use crate::sync::{AtomicU64, AtomicUsize, Instant, Ordering, Parker, yield_now};
+use crate::sync::{AtomicU64, AtomicUsize, Instant, Ordering, Parker, thread_local, yield_now};
 use crate::tasks::Tasks;
 use crate::turns::Turns;
 use crate::write_error::CommitError;
@@ -97,30 +97,39 @@ impl<B: Backend> Core<B> {
         }
         // Relaxed: see `Commit::wants`.
         self.commit.wanted.fetch_max(end, Ordering::Relaxed);
+        let turns = &self.commit.turns;
+        let mut was_woken = false;
         loop {
-            if self.durable.lsn() >= end {
-                return Ok(());
+            let settled = self.settled();
+            if settled >= end {
+                if was_woken {
+                    turns.leave(settled);
+                }
+                return match self.durable.lsn() >= end {
+                    true => Ok(()),
+                    false => Ok(self.check_poison()?),
+                };
             }
-            self.check_poison()?;
-            PARKER.with(
-                |parker| match self.commit.turns.take(end, parker.unparker()) {
-                    None => {
-                        parker.park();
-                        Ok(())
-                    }
-                    Some(turn) => {
-                        let result = self.lead(end);
-                        // A failure settles everything: everybody is to see it.
-                        let is_poisoned = self.poison.get().is_some();
-                        turn.end(if is_poisoned {
-                            u64::MAX
-                        } else {
-                            self.durable.lsn()
-                        });
-                        result
-                    }
-                },
-            )?;
+            was_woken = PARKER.with(|parker| match turns.take(end, parker.unparker()) {
+                None => {
+                    parker.park();
+                    Ok(true)
+                }
+                Some(turn) => {
+                    let result = self.lead(end);
+                    turn.end(self.settled());
+                    result.map(|()| false)
+                }
+            })?;
+        }
+    }
+
+    /// Who waits for anything below need not wait any more. A failure settles everything: everybody
+    /// is to see it.
+    fn settled(&self) -> u64 {
+        match self.poison.get() {
+            Some(_) => u64::MAX,
+            None => self.durable.lsn(),
         }
     }
 
@@ -190,9 +199,10 @@ impl<B: Backend> Core<B> {
     /// Syncs what has been written, in this thread.
     fn sync_here(self: &Arc<Self>) {
         let flight = self.durable.begin();
-        // The prefix is read before the sync starts: what completes later may miss it.
-        let mut covers = Some(self.written.next());
-        for file in self.unsynced_files() {
+        // Read before the sync starts: what completes later may miss it.
+        let (next, files) = self.undurable_files();
+        let mut covers = Some(next);
+        for file in files {
             if let Err(error) = self.backend.execute(&file, Action::SyncData).result {
                 self.poison_with(error);
                 covers = None;

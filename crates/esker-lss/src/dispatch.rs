@@ -378,10 +378,18 @@ impl<B: Backend> Core<B> {
             .is_some_and(|(_, first)| !self.admits(first))
     }
 
-    /// The files that hold something written and not known to be durable.
-    pub(crate) fn unsynced_files(&self) -> Vec<B::File> {
-        self.segments
-            .files(Lsn::new(self.durable.lsn()), Lsn::new(self.written.lsn()))
+    /// The first buffer that is not written, and the files that hold everything before it that is
+    /// not known to be durable: a sync of them covers that much (D3).
+    pub(crate) fn undurable_files(&self) -> (u64, Vec<B::File>) {
+        // Both as of one moment: the address that the prefix names may lag behind the buffer, and
+        // the file between the two would be left out.
+        let Some((next, end)) = self.written.mark(self.start.seq) else {
+            return (self.start.seq, Vec::new());
+        };
+        let files = self
+            .segments
+            .files(Lsn::new(self.durable.lsn()), Lsn::new(end));
+        (next, files)
     }
 
     /// Starts a data sync of what has been written, unless one is under way.
@@ -390,13 +398,12 @@ impl<B: Backend> Core<B> {
         if self.syncing.swap(true, Ordering::AcqRel) {
             return;
         }
-        // Read before the sync is submitted: what completes later may miss it (D3).
-        let next = self.written.next();
-        let files = self.unsynced_files();
+        // Read before the sync is submitted: what completes later may miss it.
+        let (next, files) = self.undurable_files();
         if files.is_empty() {
-            // Another sync was faster.
+            // Another sync was faster. Whoever was turned away meanwhile may have written more.
             self.syncing.swap(false, Ordering::AcqRel);
-            return;
+            return self.sync_if_due();
         }
         let sync = Arc::new(SyncAll {
             core: Arc::clone(self),

@@ -161,7 +161,7 @@ impl Durable {
     }
 }
 
-#[cfg(all(test, not(esker_loom)))]
+#[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
 mod tests {
     use super::*;
 

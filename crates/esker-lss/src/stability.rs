@@ -159,7 +159,7 @@ impl Frontier {
     }
 }
 
-#[cfg(all(test, not(esker_loom)))]
+#[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

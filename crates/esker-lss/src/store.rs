@@ -330,10 +330,12 @@ impl<B: Backend> Store<B> {
         self.core.first()
     }
 
-    /// The end of the contiguous prefix whose writes have completed. Only grows. One load.
+    /// The end of the contiguous prefix whose writes have completed. Only grows. Two loads.
     #[must_use]
     pub fn written(&self) -> Lsn {
-        Lsn::new(self.core.written.lsn())
+        // What is durable is written: the thread that moves the one prefix may be slower than
+        // another that moves the other.
+        Lsn::new(self.core.written.lsn().max(self.core.durable.lsn()))
     }
 
     /// The end of the contiguous prefix that the device has confirmed. Only grows. One load.
@@ -486,13 +488,14 @@ impl<B: Backend> Core<B> {
         let counters = &self.counters;
         // Relaxed: counters are read one by one and prove nothing.
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let durable = self.durable.lsn();
         Ok(StoreInfo {
             format_version: crate::format::superblock::VERSION,
             store_id: geometry.store_id(),
             epoch: self.epoch,
             first: self.first(),
-            written: Lsn::new(self.written.lsn()),
-            durable: Lsn::new(self.durable.lsn()),
+            written: Lsn::new(self.written.lsn().max(durable)),
+            durable: Lsn::new(durable),
             tail: self.tail(),
             block_bytes: geometry.block_bytes(),
             segment_bytes: geometry.segment_bytes(),

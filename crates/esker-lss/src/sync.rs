@@ -1,42 +1,63 @@
 //! The one place where this crate takes its atomics, locks, threads and clock from, so that the
-//! same code runs on the real ones and under a model checker.
+//! same code runs on the real ones and under a model checker: loom's (`--cfg esker_loom`), for the
+//! modules that have models, or shuttle's (`--cfg esker_shuttle`), for the whole store.
 
 #[cfg(esker_loom)]
-pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, fence};
-#[cfg(not(esker_loom))]
+use loom as checker;
+#[cfg(esker_shuttle)]
+use shuttle as checker;
+
+#[cfg(any(esker_loom, esker_shuttle))]
+pub(crate) use checker::sync::atomic::{AtomicU64, AtomicUsize, fence};
+#[cfg(not(any(esker_loom, esker_shuttle)))]
 pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, fence};
 
-#[cfg(not(esker_loom))]
+#[cfg(not(any(esker_loom, esker_shuttle)))]
 pub(crate) use crossbeam_utils::sync::{Parker, Unparker};
-#[cfg(esker_loom)]
+#[cfg(any(esker_loom, esker_shuttle))]
 pub(crate) use model::{Mutex, Parker, Unparker};
-#[cfg(not(esker_loom))]
+#[cfg(not(any(esker_loom, esker_shuttle)))]
 pub(crate) use parking_lot::Mutex;
-pub(crate) use std::sync::atomic::{AtomicBool, Ordering};
-pub(crate) use std::thread::{JoinHandle, yield_now};
-pub(crate) use std::time::Instant;
+
+#[cfg(esker_shuttle)]
+pub(crate) use {
+    model::Instant,
+    shuttle::{
+        sync::atomic::AtomicBool,
+        thread::{Builder, JoinHandle, yield_now},
+        thread_local,
+    },
+};
+#[cfg(not(esker_shuttle))]
+pub(crate) use {
+    std::sync::atomic::AtomicBool,
+    std::thread::{Builder, JoinHandle, yield_now},
+    std::thread_local,
+    std::time::Instant,
+};
+
+pub(crate) use std::sync::atomic::Ordering;
 
 /// A thread with a name.
 pub(crate) fn spawn<F: FnOnce() + Send + 'static>(
     name: &str,
     body: F,
 ) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
+    Builder::new().name(name.to_owned()).spawn(body)
 }
 
 /// Locks and parking of the model checker, with the interfaces that this crate uses.
-#[cfg(esker_loom)]
+#[cfg(any(esker_loom, esker_shuttle))]
 mod model {
-    use loom::sync::{Arc, Condvar, MutexGuard};
+    use super::checker;
+    use super::checker::sync::{Arc, Condvar, MutexGuard};
 
-    #[derive(Default)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
+            Self(checker::sync::Mutex::new(value))
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -77,8 +98,16 @@ mod model {
         }
 
         /// Time does not pass in a model.
+        #[cfg(esker_loom)]
         pub(crate) fn park_timeout(&self, _: std::time::Duration) {
             self.park();
+        }
+
+        /// The time may be over at any moment: here as soon as others have had a chance to run.
+        #[cfg(esker_shuttle)]
+        pub(crate) fn park_timeout(&self, _: std::time::Duration) {
+            checker::thread::yield_now();
+            *self.unparker.0.0.lock() = false;
         }
     }
 
@@ -87,6 +116,30 @@ mod model {
             let (token, left) = &*self.0;
             *token.lock() = true;
             left.notify_one();
+        }
+    }
+
+    #[cfg(esker_shuttle)]
+    checker::lazy_static! {
+        /// How often anybody has looked at the clock in this run.
+        static ref LOOKS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    }
+
+    /// A clock that moves a microsecond on with each look. Others run meanwhile: whoever looks
+    /// again and again is waiting for them.
+    #[cfg(esker_shuttle)]
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Instant(u64);
+
+    #[cfg(esker_shuttle)]
+    impl Instant {
+        pub(crate) fn now() -> Self {
+            checker::thread::yield_now();
+            Self(LOOKS.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+        }
+
+        pub(crate) fn elapsed(self) -> std::time::Duration {
+            std::time::Duration::from_micros(Self::now().0 - self.0)
         }
     }
 }

@@ -5,7 +5,8 @@
 //! - U2. Whoever is told to wait is woken exactly once, by a leader that ends its turn: because
 //!   what it waits for has been reached, or because it is its turn to lead.
 //! - U3. While somebody waits, somebody leads, or somebody who was woken has not looked yet. So
-//!   nobody waits for ever.
+//!   nobody waits for ever. Whoever was woken and finds that it need not lead any more, because
+//!   what it waits for has been reached meanwhile, wakes the next.
 //!
 //! All of it is decided under one mutex, which is held for a few instructions, once when a thread
 //! comes to wait and once when a turn ends. Threads are woken outside of it.
@@ -18,6 +19,8 @@ use crate::sync::{AtomicUsize, Mutex, Ordering, Unparker};
 pub(crate) struct Turns {
     limit: usize,
     state: Mutex<State>,
+    /// How many lead now. Written under the mutex, read without by those who were woken.
+    leaders: AtomicUsize,
     /// How many lead or wait now. Written under the mutex, read without as a hint.
     present: AtomicUsize,
     /// How many led or waited when the last turn ended: those whom it served and those whom it did
@@ -38,9 +41,32 @@ struct Waiting {
     unparker: Unparker,
 }
 
+impl Waiting {
+    fn wake(self) {
+        self.unparker.unpark();
+    }
+}
+
 impl State {
     fn present(&self) -> usize {
         self.leaders + self.waiting.len()
+    }
+
+    /// Takes those off the list who are to be woken when everything below `reached` is settled: one
+    /// to lead, if anybody is left, and those who waited for that.
+    fn settle(&mut self, reached: u64) -> VecDeque<Waiting> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (mut served, left): (VecDeque<_>, VecDeque<_>) = waiting
+            .into_iter()
+            .partition(|waiter| waiter.end <= reached);
+        self.waiting = left;
+        if !cfg!(esker_canary = "turns-no-heir") {
+            // It comes first: it has work to do while the others wake.
+            if let Some(next) = self.waiting.pop_front() {
+                served.push_front(next);
+            }
+        }
+        served
     }
 }
 
@@ -55,13 +81,15 @@ impl Turns {
         Self {
             limit: limit.max(1),
             state: Mutex::new(State::default()),
+            leaders: AtomicUsize::new(0),
             present: AtomicUsize::new(0),
             crowd: AtomicUsize::new(0),
         }
     }
 
     /// The right to lead, if there is room. Else the caller is on the list, waiting for `end`, and
-    /// has to park: `unparker` is called once.
+    /// has to park: `unparker` is called once. Then it comes here again, or calls
+    /// [`leave`](Self::leave).
     pub(crate) fn take(&self, end: u64, unparker: &Unparker) -> Option<Turn<'_>> {
         let mut state = self.state.lock();
         let leads = state.leaders < self.limit;
@@ -73,9 +101,33 @@ impl Turns {
                 unparker: unparker.clone(),
             });
         }
-        // Relaxed: a hint, here and below.
-        self.present.store(state.present(), Ordering::Relaxed);
+        self.publish(&state);
         leads.then(|| Turn { turns: self })
+    }
+
+    /// Says without the mutex how it is now.
+    fn publish(&self, state: &State) {
+        // Relaxed: whoever was woken sees what was stored before that, or later; else hints.
+        self.leaders.store(state.leaders, Ordering::Relaxed);
+        self.present.store(state.present(), Ordering::Relaxed);
+    }
+
+    /// A thread that was woken goes without leading: everything below `reached` is settled, what it
+    /// waited for included. It may have been woken to lead, so that nobody does.
+    pub(crate) fn leave(&self, reached: u64) {
+        // Relaxed: a leader that is seen here leads after this thread was woken, and wakes the next
+        // at the end of its turn.
+        let is_led = self.leaders.load(Ordering::Relaxed) > 0;
+        if is_led || cfg!(esker_canary = "turns-heir-leaves") {
+            return;
+        }
+        let mut state = self.state.lock();
+        if state.leaders == 0 {
+            let woken = state.settle(reached);
+            self.publish(&state);
+            drop(state);
+            woken.into_iter().for_each(Waiting::wake);
+        }
     }
 
     /// How many lead or wait now.
@@ -90,27 +142,15 @@ impl Turns {
 
     /// Ends a turn: wakes whoever waits for something below `reached`, and one more to lead.
     fn end(&self, reached: u64) {
-        let (next, served) = {
+        let woken = {
             let mut state = self.state.lock();
             self.crowd.store(state.present(), Ordering::Relaxed);
             state.leaders -= 1;
-            let waiting = std::mem::take(&mut state.waiting);
-            let (served, mut left): (VecDeque<_>, VecDeque<_>) = waiting
-                .into_iter()
-                .partition(|waiter| waiter.end <= reached);
-            let next = if cfg!(esker_canary = "turns-no-heir") {
-                None
-            } else {
-                left.pop_front()
-            };
-            state.waiting = left;
-            self.present.store(state.present(), Ordering::Relaxed);
-            (next, served)
+            let woken = state.settle(reached);
+            self.publish(&state);
+            woken
         };
-        // Whoever is to lead comes first: it has work to do while the others wake.
-        for waiter in next.into_iter().chain(served) {
-            waiter.unparker.unpark();
-        }
+        woken.into_iter().for_each(Waiting::wake);
     }
 }
 
@@ -129,7 +169,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-#[cfg(all(test, not(esker_loom)))]
+#[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
 mod tests {
     use super::*;
     use crate::sync::Parker;

@@ -11,6 +11,7 @@
 
 #[path = "../src/durable.rs"]
 mod durable;
+mod scenarios;
 #[path = "../src/stability.rs"]
 mod stability;
 #[path = "../src/sync.rs"]
@@ -32,154 +33,51 @@ use turns::Turns;
 /// The first buffer of each model: its place is not the array's first.
 const START: u64 = 3;
 
-/// Completes each list of buffers (counted from `START`) in a thread of its own, each buffer when
-/// the window admits it, and looks at the prefix once all are done.
-fn completes_all(window: u64, lists: &'static [&'static [u64]]) {
-    loom::model(move || {
-        let frontier = Arc::new(Frontier::new(window as usize, START, START * 10));
-        let threads: Vec<_> = lists
-            .iter()
-            .map(|list| {
-                let frontier = Arc::clone(&frontier);
-                thread::spawn(move || {
-                    let mut completed = Vec::new();
-                    for seq in list.iter().map(|seq| START + seq) {
-                        let before = (frontier.next(), frontier.lsn());
-                        if seq < frontier.next() + window {
-                            frontier.complete(seq, (seq + 1) * 10);
-                            completed.push(seq);
-                        }
-                        let after = (frontier.next(), frontier.lsn());
-                        assert!(before.0 <= after.0 && before.1 <= after.1, "moved back");
-                        assert!(after.0 <= frontier.next(), "moved back while nobody looked");
-                    }
-                    completed
-                })
-            })
-            .collect();
-        let completed: Vec<u64> = threads
-            .into_iter()
-            .flat_map(|thread| thread.join().expect("no panic"))
-            .collect();
-        let next = (START..)
-            .find(|seq| !completed.contains(seq))
-            .expect("an end");
-        assert_eq!(
-            frontier.next(),
-            next,
-            "an advance was lost, or came too early"
-        );
-        assert_eq!(
-            frontier.lsn(),
-            next * 10,
-            "the address is not the prefix's end"
-        );
-    });
-}
-
-#[test]
-fn no_advance_is_lost_when_two_complete_at_once() {
-    completes_all(2, &[&[0], &[1]]);
-}
-
-#[test]
-fn no_advance_is_lost_when_three_complete_at_once() {
-    completes_all(3, &[&[2], &[1], &[0]]);
-}
-
-#[test]
-fn no_advance_is_lost_when_the_array_is_used_again() {
-    completes_all(2, &[&[0, 2], &[1, 3]]);
-}
-
-#[test]
-fn a_buffer_completed_twice_moves_nothing_back() {
-    completes_all(2, &[&[0, 1], &[0, 1]]);
-}
-
-#[test]
-fn what_lies_below_the_prefix_has_happened() {
-    loom::model(|| {
-        let frontier = Arc::new(Frontier::new(2, 0, 0));
-        let payload = Arc::new(loom::cell::UnsafeCell::new(0u64));
-        let writer = {
-            let (frontier, payload) = (Arc::clone(&frontier), Arc::clone(&payload));
-            thread::spawn(move || {
-                // SAFETY: the reader looks only once the prefix has passed buffer 0, which happens
-                // after this; loom reports the race if that does not hold.
-                payload.with_mut(|payload| unsafe { *payload = 7 });
-                frontier.complete(0, 10);
-            })
-        };
-        let other = {
-            let frontier = Arc::clone(&frontier);
-            thread::spawn(move || frontier.complete(1, 20))
-        };
-        if frontier.lsn() >= 10 {
-            // SAFETY: as above.
-            assert_eq!(payload.with(|payload| unsafe { *payload }), 7);
-        }
-        writer.join().expect("no panic");
-        other.join().expect("no panic");
-    });
-}
-
-/// Threads that each wait for an address to be reached; whoever leads moves it on by as much as it
-/// finds wanted. Loom reports a thread that waits for ever.
-fn all_are_served(limit: usize, ends: &'static [u64]) {
-    loom::model(move || {
-        let turns = Arc::new(Turns::new(limit));
-        let reached = Arc::new(AtomicU64::new(0));
-        let leading = Arc::new(AtomicUsize::new(0));
-        let serve = move |turns: &Turns, reached: &AtomicU64, leading: &AtomicUsize, end: u64| {
-            let parker = Parker::new();
-            while reached.load(Ordering::Acquire) < end {
-                match turns.take(end, parker.unparker()) {
-                    None => parker.park(),
-                    Some(turn) => {
-                        assert!(
-                            leading.fetch_add(1, Ordering::SeqCst) < limit,
-                            "too many lead"
-                        );
-                        let before = reached.fetch_max(end, Ordering::AcqRel);
-                        leading.fetch_sub(1, Ordering::SeqCst);
-                        turn.end(before.max(end));
-                    }
-                }
+macro_rules! models {
+    ($($name:ident: $preemptions:literal),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                model(stringify!($name), $preemptions, scenarios::$name);
             }
-        };
-        let threads: Vec<_> = ends[1..]
-            .iter()
-            .map(|&end| {
-                let (turns, reached) = (Arc::clone(&turns), Arc::clone(&reached));
-                let leading = Arc::clone(&leading);
-                thread::spawn(move || serve(&turns, &reached, &leading, end))
-            })
-            .collect();
-        serve(&turns, &reached, &leading, ends[0]);
-        for thread in threads {
-            thread.join().expect("no panic");
+        )*
+
+        #[test]
+        fn every_scenario_is_a_model() {
+            let all: Vec<_> = scenarios::ALL.iter().map(|(name, _)| *name).collect();
+            assert_eq!(all, [$(stringify!($name)),*]);
         }
-        assert!(
-            ends.iter()
-                .all(|&end| end <= reached.load(Ordering::Acquire))
-        );
+    };
+}
+
+models! {
+    no_advance_is_lost_when_two_complete_at_once: 2,
+    no_advance_is_lost_when_three_complete_at_once: 2,
+    no_advance_is_lost_when_the_array_is_used_again: 2,
+    a_buffer_completed_twice_moves_nothing_back: 2,
+    what_lies_below_the_prefix_has_happened: 2,
+    nobody_waits_for_ever_when_one_leads: 2,
+    nobody_waits_for_ever_when_two_lead: 2,
+    whoever_wants_less_is_served_by_whoever_wants_more: 2,
+    whoever_is_to_lead_and_need_not_wakes_the_next: 2,
+}
+
+/// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says
+/// otherwise, and says how many interleavings that were.
+fn model(name: &str, preemptions: usize, scenario: fn()) {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(preemptions);
+    let explored = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&explored);
+    builder.check(move || {
+        // Relaxed: loom runs the interleavings one after the other.
+        count.fetch_add(1, Ordering::Relaxed);
+        scenario();
     });
-}
-
-#[test]
-fn nobody_waits_for_ever_when_one_leads() {
-    all_are_served(1, &[10, 20, 30]);
-}
-
-#[test]
-fn nobody_waits_for_ever_when_two_lead() {
-    all_are_served(2, &[10, 20, 30]);
-}
-
-#[test]
-fn whoever_wants_less_is_served_by_whoever_wants_more() {
-    all_are_served(1, &[30, 10, 20]);
+    println!("{name}: {} interleavings", explored.load(Ordering::Relaxed));
 }
 
 /// A disk that has failed, and tells one of those who ask.

@@ -1,7 +1,9 @@
 //! The only place where this crate imports atomics, cells and thread primitives.
 //!
 //! Under `--cfg esker_loom` they are loom's, so that the same protocol runs on real threads and in
-//! the models. [`Witness`] shows loom which payload bytes are touched; on std it is nothing.
+//! the models; under `--cfg esker_shuttle` they are shuttle's, which runs long schedules drawn from
+//! a seed, one operation after the other. [`Witness`] shows loom which payload bytes are touched;
+//! elsewhere it is nothing.
 
 pub(crate) use imp::{
     Arc, AtomicU64, AtomicUsize, Condvar, ContendedU64, Mutex, Ordering, UnsafeCell, fence,
@@ -9,33 +11,22 @@ pub(crate) use imp::{
 
 use std::ops::Range;
 
-#[cfg(not(esker_loom))]
+#[cfg(esker_loom)]
+use loom as checker;
+#[cfg(esker_shuttle)]
+use shuttle as checker;
+
+#[cfg(not(any(esker_loom, esker_shuttle)))]
 mod imp {
     use std::time::Duration;
 
+    pub(crate) use super::cell::UnsafeCell;
     pub(crate) use parking_lot::Mutex;
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
     /// An atomic that threads load and then change.
     pub(crate) type ContendedU64 = AtomicU64;
-
-    /// A cell in loom's shape: access by closure.
-    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
-
-    impl<T> UnsafeCell<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(std::cell::UnsafeCell::new(value))
-        }
-
-        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
-            f(self.0.get())
-        }
-
-        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
-            f(self.0.get())
-        }
-    }
 
     /// A condition variable over [`Mutex`].
     pub(crate) struct Condvar(parking_lot::Condvar);
@@ -66,13 +57,88 @@ mod imp {
     }
 }
 
-#[cfg(esker_loom)]
+#[cfg(any(esker_loom, esker_shuttle))]
 mod imp {
     use std::time::Duration;
 
+    #[cfg(esker_shuttle)]
+    pub(crate) use super::cell::UnsafeCell;
+    use super::checker::sync as checked;
+    pub(crate) use super::checker::sync::Arc;
+    pub(crate) use super::checker::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+    #[cfg(esker_loom)]
+    pub(crate) use super::contended::ContendedU64;
+    #[cfg(esker_loom)]
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+
+    /// An atomic that threads load and then change.
+    #[cfg(esker_shuttle)]
+    pub(crate) type ContendedU64 = AtomicU64;
+
+    /// The checker's mutex without poisoning: a panic ends the run anyway.
+    pub(crate) struct Mutex<T>(checked::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(checked::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> checked::MutexGuard<'_, T> {
+            match self.0.lock() {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            }
+        }
+    }
+
+    /// The checker's condition variable; it has no clock, so a timeout never passes.
+    pub(crate) struct Condvar(checked::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(checked::Condvar::new())
+        }
+
+        pub(crate) fn wait<'a, T>(
+            &self,
+            guard: checked::MutexGuard<'a, T>,
+            _timeout: Option<Duration>,
+        ) -> checked::MutexGuard<'a, T> {
+            match self.0.wait(guard) {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            }
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+}
+
+#[cfg(not(esker_loom))]
+mod cell {
+    /// A cell in loom's shape: access by closure.
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+#[cfg(esker_loom)]
+mod contended {
+    use loom::sync::atomic::{AtomicU64, Ordering};
 
     /// An atomic that threads load and then change.
     ///
@@ -123,46 +189,6 @@ mod imp {
         ) -> Result<u64, u64> {
             self.scheduled()
                 .compare_exchange(current, new, success, failure)
-        }
-    }
-
-    /// loom's mutex without poisoning: a panic ends the model anyway.
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
-
-    impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
-        }
-
-        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
-            match self.0.lock() {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            }
-        }
-    }
-
-    /// loom's condition variable; it has no clock, so a timeout never passes.
-    pub(crate) struct Condvar(loom::sync::Condvar);
-
-    impl Condvar {
-        pub(crate) fn new() -> Self {
-            Self(loom::sync::Condvar::new())
-        }
-
-        pub(crate) fn wait<'a, T>(
-            &self,
-            guard: loom::sync::MutexGuard<'a, T>,
-            _timeout: Option<Duration>,
-        ) -> loom::sync::MutexGuard<'a, T> {
-            match self.0.wait(guard) {
-                Ok(guard) => guard,
-                Err(poisoned) => poisoned.into_inner(),
-            }
-        }
-
-        pub(crate) fn notify_all(&self) {
-            self.0.notify_all();
         }
     }
 }

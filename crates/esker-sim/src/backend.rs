@@ -22,7 +22,7 @@ use crate::file::{self, SimFile};
 use crate::machine::Queued;
 use crate::options::Completions;
 use crate::sim::Sim;
-use crate::sync::{Arc, Instant};
+use crate::sync::{Arc, Instant, thread_local};
 
 thread_local! {
     /// Whether this thread is completing operations within `submit`: what their sinks submit is
@@ -33,7 +33,7 @@ thread_local! {
 impl Sim {
     /// Completes everything there is, unless this thread is at it already.
     fn complete_all(&self) {
-        if COMPLETING.replace(true) {
+        if COMPLETING.with(|completing| completing.replace(true)) {
             return;
         }
         let mut panic = None;
@@ -46,7 +46,7 @@ impl Sim {
                 }
             }
         }
-        COMPLETING.set(false);
+        COMPLETING.with(|completing| completing.set(false));
         if let Some(payload) = panic {
             resume_unwind(payload);
         }
@@ -238,16 +238,11 @@ impl Backend for Sim {
             if self.progress() {
                 continue;
             }
-            let mut state = self.shared.state.lock();
+            let state = self.shared.state.lock();
             if state.epoch != seen || !state.machine.queue.is_empty() {
                 continue;
             }
-            match deadline {
-                Some(deadline) => {
-                    let _timed_out = self.shared.changed.wait_until(&mut state, deadline);
-                }
-                None => self.shared.changed.wait(&mut state),
-            }
+            self.shared.changed.wait(state, deadline);
         }
     }
 

@@ -20,6 +20,7 @@ const PRIMITIVES: &[&str] = &[
     "core::sync::atomic",
     "std::thread",
     "loom",
+    "shuttle",
     "parking_lot",
 ];
 
@@ -250,7 +251,7 @@ mod tests {
             assert!(!found("src/ring.rs", bad).is_empty(), "{bad}");
             assert!(found("src/sync.rs", bad).is_empty(), "{bad}");
             assert!(found("tests/it/main.rs", bad).is_empty(), "{bad}");
-            for cfg in ["test", "all(test, not(esker_loom))"] {
+            for cfg in ["test", "all(test, not(any(esker_loom, esker_shuttle)))"] {
                 let tests = format!("fn f() {{}}\n#[cfg({cfg})]\nmod tests {{ {bad} }}\n");
                 assert!(found("src/ring.rs", &tests).is_empty(), "{bad}");
             }

@@ -18,6 +18,7 @@ const TOP_LEVEL: &[&str] = &[
     "crates",
     "docs",
     "rust-toolchain.toml",
+    "schedules",
     "xtask",
 ];
 

@@ -1,8 +1,10 @@
 //! Small concurrent scenarios, written once: `tests/loom.rs` runs each under every interleaving
-//! that loom explores, `tests/it` runs each many times on real threads.
+//! that loom explores, `tests/shuttle.rs` under schedules drawn from seeds, and `tests/it` many
+//! times on real threads.
 //!
 //! Buffers are tiny (a header of 8 bytes and two or three records of 8), so that a few operations
-//! seal, cross, fill the ring and go round.
+//! seal, cross, fill the ring and go round. Where schedules are drawn rather than enumerated,
+//! each thread does what it does [`REPEATS`] times, so that the ring goes round many times.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -14,7 +16,9 @@ use esker_ring::{
 
 #[cfg(esker_loom)]
 use loom::thread;
-#[cfg(not(esker_loom))]
+#[cfg(esker_shuttle)]
+use shuttle::thread;
+#[cfg(not(any(esker_loom, esker_shuttle)))]
 use std::thread;
 
 const HEADER: usize = 8;
@@ -22,6 +26,8 @@ const RECORD: usize = 8;
 const BASE: u64 = 1024;
 /// What fills a void record.
 const VOID: u8 = 0xFF;
+/// How often a thread of a scenario does what it does: what loom enumerates has to be short.
+const REPEATS: usize = if cfg!(esker_loom) { 1 } else { 8 };
 
 /// Every scenario, by name.
 pub(crate) const ALL: &[(&str, fn())] = &[
@@ -120,6 +126,10 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     ("an_exact_fill_is_sealed_once", an_exact_fill_is_sealed_once),
 ];
 
+/// Scenarios that are too large for loom.
+#[cfg(not(esker_loom))]
+pub(crate) const LARGE: &[(&str, fn())] = &[("everybody_at_once", everybody_at_once)];
+
 /// What was handed over, by sequence number.
 ///
 /// Its lock is std's, also under loom: it is held for no operation that loom sees, and orders
@@ -215,6 +225,18 @@ fn append(ring: &Ring, sink: &Sink, mark: u8) -> (u64, u8) {
     }
 }
 
+/// Appends [`REPEATS`] records, all with the same mark.
+fn append_some(ring: &Ring, sink: &Sink, mark: u8) -> Vec<(u64, u8)> {
+    (0..REPEATS).map(|_| append(ring, sink, mark)).collect()
+}
+
+/// The same, under leases.
+fn append_some_leased(appender: &mut Appender, sink: &Sink, mark: u8) -> Vec<(u64, u8)> {
+    (0..REPEATS)
+        .map(|_| append_leased(appender, sink, mark))
+        .collect()
+}
+
 fn append_leased(appender: &mut Appender, sink: &Sink, mark: u8) -> (u64, u8) {
     loop {
         match appender.reserve(RECORD).expect("it fits") {
@@ -306,6 +328,12 @@ fn append_extent(ring: &Ring, sink: &Sink, mark: u8) -> Vec<(u64, u8)> {
     }
 }
 
+/// Appends [`REPEATS`] extents, all with the same mark.
+fn append_extents(ring: &Ring, sink: &Sink, mark: u8) -> Vec<(u64, u8)> {
+    let extents = (0..REPEATS).flat_map(|_| append_extent(ring, sink, mark));
+    extents.collect()
+}
+
 fn seal(ring: &Ring, sink: &Sink) {
     match ring.seal() {
         Seal::Sealed { buffer, .. } => {
@@ -324,6 +352,18 @@ fn seal_and_hold(ring: &Ring) -> Option<SealedBuffer> {
         Seal::Sealed { buffer, .. } => buffer,
         Seal::Orphan(buffer) => Some(buffer),
         Seal::Empty | Seal::AlreadySealed { .. } | Seal::Crossing(_) => None,
+    }
+}
+
+/// Reserves without waiting, writes, and drops the reservation.
+fn drop_one(ring: &Ring, sink: &Sink) {
+    match ring.try_reserve(RECORD).expect("it fits") {
+        TryReserve::Reserved(mut record) => {
+            record.fill(7);
+            drop(record);
+        }
+        TryReserve::Sealed(buffer) => sink.take(buffer),
+        TryReserve::Full(_) | TryReserve::Limit { .. } => {}
     }
 }
 
@@ -382,10 +422,10 @@ fn take_sealed(ring: &Ring, mark: u8) -> (SealedBuffer, (u64, u8)) {
 /// R1, R2, R3: reserve, commit and an early seal.
 pub(crate) fn two_writers_and_a_seal_hand_over_once() {
     let (ring, sink) = (ring(2, 3, u64::MAX), Sink::new());
-    let first = spawn(&ring, &sink, |ring, sink| append(ring, sink, 1));
-    let second = spawn(&ring, &sink, |ring, sink| append(ring, sink, 2));
-    seal(&ring, &sink);
-    let written = [join(first), join(second)];
+    let first = spawn(&ring, &sink, |ring, sink| append_some(ring, sink, 1));
+    let second = spawn(&ring, &sink, |ring, sink| append_some(ring, sink, 2));
+    (0..REPEATS).for_each(|_| seal(&ring, &sink));
+    let written = [join(first), join(second)].concat();
     finish(&ring, &sink, &written);
 }
 
@@ -393,9 +433,9 @@ pub(crate) fn two_writers_and_a_seal_hand_over_once() {
 pub(crate) fn crossing_writers_lose_no_record() {
     let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
     let one = append(&ring, &sink, 1);
-    let other = spawn(&ring, &sink, |ring, sink| append(ring, sink, 2));
-    let three = append(&ring, &sink, 3);
-    let written = [one, three, join(other)];
+    let other = spawn(&ring, &sink, |ring, sink| append_some(ring, sink, 2));
+    let three = append_some(&ring, &sink, 3);
+    let written = [vec![one], three, join(other)].concat();
     finish(&ring, &sink, &written);
 }
 
@@ -420,16 +460,23 @@ pub(crate) fn two_seals_seal_once() {
 /// R5: a thread may look a slot up, sleep, and win its compare-and-swap rounds later.
 pub(crate) fn a_stale_thread_meets_a_later_tenancy() {
     let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
-    let stale = spawn(&ring, &sink, |ring, sink| try_append(ring, sink, 9));
+    let stale = spawn(&ring, &sink, |ring, sink| {
+        let tries = (0..REPEATS).map(|_| try_append(ring, sink, 9));
+        tries.collect::<Vec<_>>()
+    });
     let mover = spawn(&ring, &sink, |ring, sink| {
-        [1, 2].map(|mark| {
+        let tries = [1, 2].into_iter().cycle().take(2 * REPEATS).map(|mark| {
             let written = try_append(ring, sink, mark);
             seal(ring, sink);
             written
-        })
+        });
+        tries.collect::<Vec<_>>()
     });
-    let mut written: Vec<_> = join(stale).into_iter().collect();
-    written.extend(join(mover).into_iter().flatten());
+    let written: Vec<_> = [join(stale), join(mover)]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
     finish(&ring, &sink, &written);
 }
 
@@ -438,11 +485,11 @@ pub(crate) fn a_full_ring_wakes_its_waiter() {
     let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
     let (first, one) = take_sealed(&ring, 1);
     let (second, two) = take_sealed(&ring, 2);
-    let waiter = spawn(&ring, &sink, |ring, sink| append(ring, sink, 3));
+    let waiter = spawn(&ring, &sink, |ring, sink| append_some(ring, sink, 3));
     sink.take(first);
     sink.take(second);
     let three = join(waiter);
-    finish(&ring, &sink, &[one, two, three]);
+    finish(&ring, &sink, &[vec![one, two], three].concat());
 }
 
 /// R6: recycling out of order, by two threads.
@@ -451,11 +498,11 @@ pub(crate) fn two_recyclers_and_a_waiter() {
     let (first, one) = take_sealed(&ring, 1);
     let (second, two) = take_sealed(&ring, 2);
     let flusher = spawn(&ring, &sink, move |_, sink| sink.take(second));
-    let waiter = spawn(&ring, &sink, |ring, sink| append(ring, sink, 3));
+    let waiter = spawn(&ring, &sink, |ring, sink| append_some(ring, sink, 3));
     sink.take(first);
     join(flusher);
     let three = join(waiter);
-    finish(&ring, &sink, &[one, two, three]);
+    finish(&ring, &sink, &[vec![one, two], three].concat());
 }
 
 /// R6: the sealer publishes `closed`, the recycler `freed`, and one of them opens, with nobody
@@ -478,7 +525,7 @@ pub(crate) fn a_slow_flush_holds_up_only_its_slot() {
     let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
     let (slow, one) = take_sealed(&ring, 1);
     let writer = spawn(&ring, &sink, |ring, sink| {
-        [append(ring, sink, 2), append(ring, sink, 3)]
+        [append_some(ring, sink, 2), append_some(ring, sink, 3)].concat()
     });
     // Tried beside the writer, so that the slot may be full, crossing or free.
     let four = try_append(&ring, &sink, 4);
@@ -493,18 +540,11 @@ pub(crate) fn a_slow_flush_holds_up_only_its_slot() {
 pub(crate) fn a_dropped_reservation_leaves_an_orphan() {
     let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
     let dropper = spawn(&ring, &sink, |ring, sink| {
-        match ring.try_reserve(RECORD).expect("it fits") {
-            TryReserve::Reserved(mut record) => {
-                record.fill(7);
-                drop(record);
-            }
-            TryReserve::Sealed(buffer) => sink.take(buffer),
-            TryReserve::Full(_) | TryReserve::Limit { .. } => {}
-        }
+        (0..REPEATS).for_each(|_| drop_one(ring, sink));
     });
-    let mut written = vec![append(&ring, &sink, 1)];
+    let mut written = append_some(&ring, &sink, 1);
     seal(&ring, &sink);
-    written.push(append(&ring, &sink, 2));
+    written.extend(append_some(&ring, &sink, 2));
     join(dropper);
     finish(&ring, &sink, &written);
 }
@@ -532,9 +572,9 @@ pub(crate) fn an_orphan_wakes_its_waiter() {
 /// Extents: the open buffer is empty, or a writer was first.
 pub(crate) fn an_extent_meets_a_writer_in_an_empty_buffer() {
     let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
-    let writer = spawn(&ring, &sink, |ring, sink| append(ring, sink, 1));
+    let writer = spawn(&ring, &sink, |ring, sink| append_some(ring, sink, 1));
     let mut written = append_extent(&ring, &sink, 2);
-    written.push(join(writer));
+    written.extend(join(writer));
     finish(&ring, &sink, &written);
 }
 
@@ -552,8 +592,8 @@ pub(crate) fn an_extent_meets_a_writer_in_a_used_buffer() {
 /// Extents: two at once.
 pub(crate) fn two_extents_take_two_numbers() {
     let (ring, sink) = (ring(3, 2, u64::MAX), Sink::new());
-    let other = spawn(&ring, &sink, |ring, sink| append_extent(ring, sink, 2));
-    let mut written = append_extent(&ring, &sink, 3);
+    let other = spawn(&ring, &sink, |ring, sink| append_extents(ring, sink, 2));
+    let mut written = append_extents(&ring, &sink, 3);
     written.extend(join(other));
     finish(&ring, &sink, &written);
 }
@@ -563,7 +603,7 @@ pub(crate) fn an_extent_waits_for_its_slot() {
     let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
     let (first, one) = take_sealed(&ring, 1);
     let two = append(&ring, &sink, 2);
-    let inserter = spawn(&ring, &sink, |ring, sink| append_extent(ring, sink, 3));
+    let inserter = spawn(&ring, &sink, |ring, sink| append_extents(ring, sink, 3));
     sink.take(first);
     let mut written = join(inserter);
     written.extend([one, two]);
@@ -599,7 +639,7 @@ pub(crate) fn raising_the_limit_races_recycling() {
 /// Read your writes: what a pin shows is committed, whatever happens beside it.
 pub(crate) fn a_pin_races_a_writer_and_a_seal() {
     let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
-    let writer = spawn(&ring, &sink, |ring, sink| append(ring, sink, 5));
+    let writer = spawn(&ring, &sink, |ring, sink| append_some(ring, sink, 5));
     let reader = spawn(&ring, &sink, |ring, sink| {
         if let PinCommitted::Pinned(pin) = ring.pin_committed(BASE + HEADER as u64) {
             assert_eq!(pin[HEADER..HEADER + RECORD], [5; RECORD]);
@@ -610,7 +650,7 @@ pub(crate) fn a_pin_races_a_writer_and_a_seal() {
     });
     seal(&ring, &sink);
     join(reader);
-    let written = [join(writer)];
+    let written = join(writer);
     finish(&ring, &sink, &written);
 }
 
@@ -618,13 +658,16 @@ pub(crate) fn a_pin_races_a_writer_and_a_seal() {
 pub(crate) fn the_tail_covers_what_was_reserved() {
     let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
     let other = spawn(&ring, &sink, |ring, sink| {
-        [append(ring, sink, 1), append(ring, sink, 2)]
+        [append_some(ring, sink, 1), append_some(ring, sink, 2)].concat()
     });
-    let before = ring.tail();
-    let three = append(&ring, &sink, 3);
-    let after = ring.tail();
-    assert!(before <= after && three.0 + RECORD as u64 <= after);
-    let mut written = vec![three];
+    let mut written = Vec::new();
+    for _ in 0..REPEATS {
+        let before = ring.tail();
+        let three = append(&ring, &sink, 3);
+        let after = ring.tail();
+        assert!(before <= after && three.0 + RECORD as u64 <= after);
+        written.push(three);
+    }
     written.extend(join(other));
     finish(&ring, &sink, &written);
 }
@@ -634,8 +677,8 @@ pub(crate) fn a_lease_meets_a_seal() {
     let (ring, sink) = (leasing(2, 4, u64::MAX, 3), Sink::new());
     let writer = spawn(&ring, &sink, |ring, sink| {
         let mut appender = ring.appender();
-        let written = [1, 2].map(|mark| append_leased(&mut appender, sink, mark));
-        (written, appender)
+        let written = [1, 2].map(|mark| append_some_leased(&mut appender, sink, mark));
+        (written.concat(), appender)
     });
     seal(&ring, &sink);
     // The appender is idle from here on, and its lease must not keep anything back.
@@ -650,12 +693,12 @@ pub(crate) fn two_leases_and_a_seal() {
     let writers = [1, 2].map(|mark| {
         spawn(&ring, &sink, move |ring, sink| {
             let mut appender = ring.appender();
-            (append_leased(&mut appender, sink, mark), appender)
+            (append_some_leased(&mut appender, sink, mark), appender)
         })
     });
     seal(&ring, &sink);
     let (written, appenders): (Vec<_>, Vec<_>) = writers.map(join).into_iter().unzip();
-    finish(&ring, &sink, &written);
+    finish(&ring, &sink, &written.concat());
     drop(appenders);
 }
 
@@ -665,10 +708,10 @@ pub(crate) fn crossing_revokes_an_idle_lease() {
     let mut appender = ring.appender();
     let one = append_leased(&mut appender, &sink, 1);
     let other = spawn(&ring, &sink, |ring, sink| {
-        [2, 3].map(|mark| append(ring, sink, mark))
+        [2, 3].map(|mark| append_some(ring, sink, mark)).concat()
     });
-    let four = append_leased(&mut appender, &sink, 4);
-    let mut written = vec![one, four];
+    let mut written = append_some_leased(&mut appender, &sink, 4);
+    written.push(one);
     written.extend(join(other));
     finish(&ring, &sink, &written);
 }
@@ -681,10 +724,13 @@ pub(crate) fn dropping_an_appender_races_a_seal() {
     let sealer = spawn(&ring, &sink, seal);
     drop(appender);
     // The entry of the registry goes to the next appender at once.
-    let mut next = ring.appender();
-    let two = append_leased(&mut next, &sink, 2);
+    let mut written = vec![one];
+    for _ in 0..REPEATS {
+        let mut next = ring.appender();
+        written.push(append_leased(&mut next, &sink, 2));
+    }
     join(sealer);
-    finish(&ring, &sink, &[one, two]);
+    finish(&ring, &sink, &written);
 }
 
 /// Leases: a seal and a reader revoke the same one, and its owner uses it.
@@ -694,14 +740,17 @@ pub(crate) fn two_revokers_close_a_lease_once() {
     let one = append_leased(&mut appender, &sink, 1);
     let sealer = spawn(&ring, &sink, seal);
     let reader = spawn(&ring, &sink, |ring, sink| {
-        if let Some(buffer) = ring.revoke_leases() {
-            sink.take(buffer);
+        for _ in 0..REPEATS {
+            if let Some(buffer) = ring.revoke_leases() {
+                sink.take(buffer);
+            }
         }
     });
-    let two = append_leased(&mut appender, &sink, 2);
+    let mut written = append_some_leased(&mut appender, &sink, 2);
+    written.push(one);
     join(sealer);
     join(reader);
-    finish(&ring, &sink, &[one, two]);
+    finish(&ring, &sink, &written);
 }
 
 /// Leases: after a revocation a pin shows what was committed under the lease, and nothing else is
@@ -757,11 +806,10 @@ pub(crate) fn an_extent_revokes_a_lease() {
     let (ring, sink) = (leasing(3, 3, u64::MAX, 3), Sink::new());
     let mut appender = ring.appender();
     let one = append_leased(&mut appender, &sink, 1);
-    let inserter = spawn(&ring, &sink, |ring, sink| append_extent(ring, sink, 2));
-    let three = append_leased(&mut appender, &sink, 3);
+    let inserter = spawn(&ring, &sink, |ring, sink| append_extents(ring, sink, 2));
+    let three = append_some_leased(&mut appender, &sink, 3);
     drop(appender);
-    let mut written = join(inserter);
-    written.extend([one, three]);
+    let written = [vec![one], three, join(inserter)].concat();
     finish(&ring, &sink, &written);
 }
 
@@ -772,12 +820,12 @@ pub(crate) fn a_lease_of_a_past_tenancy_is_not_used() {
     let one = append_leased(&mut appender, &sink, 1);
     let mover = spawn(&ring, &sink, |ring, sink| {
         seal(ring, sink);
-        let two = append(ring, sink, 2);
+        let two = append_some(ring, sink, 2);
         seal(ring, sink);
         two
     });
-    let three = append_leased(&mut appender, &sink, 3);
-    let written = [one, join(mover), three];
+    let three = append_some_leased(&mut appender, &sink, 3);
+    let written = [vec![one], join(mover), three].concat();
     finish(&ring, &sink, &written);
 }
 
@@ -788,7 +836,9 @@ pub(crate) fn a_full_ring_wakes_its_appender() {
     let (second, two) = take_sealed(&ring, 2);
     let waiter = spawn(&ring, &sink, |ring, sink| {
         let mut appender = ring.appender();
-        [3, 4].map(|mark| append_leased(&mut appender, sink, mark))
+        [3, 4]
+            .map(|mark| append_some_leased(&mut appender, sink, mark))
+            .concat()
     });
     sink.take(first);
     sink.take(second);
@@ -900,5 +950,45 @@ pub(crate) fn an_exact_fill_is_sealed_once() {
     let next = spawn(&ring, &sink, |ring, sink| append(ring, sink, 2));
     seal(&ring, &sink);
     let written = [join(filler), join(next)];
+    finish(&ring, &sink, &written);
+}
+
+/// What no model is large enough for: many threads, each of another kind, through few buffers.
+#[cfg(not(esker_loom))]
+pub(crate) fn everybody_at_once() {
+    let (ring, sink) = (leasing(3, 6, u64::MAX, 3), Sink::new());
+    let mut threads: Vec<Handle<Vec<(u64, u8)>>> = Vec::new();
+    for mark in [1, 2] {
+        threads.push(spawn(&ring, &sink, move |ring, sink| {
+            append_some(ring, sink, mark)
+        }));
+    }
+    for mark in [3, 4] {
+        threads.push(spawn(&ring, &sink, move |ring, sink| {
+            let mut appender = ring.appender();
+            append_some_leased(&mut appender, sink, mark)
+        }));
+    }
+    threads.push(spawn(&ring, &sink, |ring, sink| {
+        append_extents(ring, sink, 5)
+    }));
+    threads.push(spawn(&ring, &sink, |ring, sink| {
+        let tries = (0..REPEATS).filter_map(|_| try_append(ring, sink, 6));
+        tries.collect()
+    }));
+    threads.push(spawn(&ring, &sink, |ring, sink| {
+        for _ in 0..REPEATS {
+            seal(ring, sink);
+            if let Some(buffer) = ring.revoke_leases() {
+                sink.take(buffer);
+            }
+            drop_one(ring, sink);
+            while let Some(buffer) = ring.take_orphan() {
+                sink.take(buffer);
+            }
+        }
+        Vec::new()
+    }));
+    let written: Vec<_> = threads.into_iter().flat_map(join).collect();
     finish(&ring, &sink, &written);
 }

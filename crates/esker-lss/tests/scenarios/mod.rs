@@ -1,0 +1,297 @@
+//! Concurrent uses of the stable-prefix tracker and of the turns of group commit, over their real
+//! code, written once: `tests/loom.rs` runs each under every interleaving that loom reaches,
+//! `tests/shuttle.rs` under schedules drawn from seeds, with more threads and buffers.
+
+#[cfg(esker_loom)]
+use loom as checker;
+#[cfg(esker_shuttle)]
+use shuttle as checker;
+
+use checker::sync::Arc;
+use checker::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use checker::thread;
+
+use crate::stability::Frontier;
+use crate::sync::Parker;
+use crate::turns::Turns;
+
+/// Every scenario, by name.
+pub(crate) const ALL: &[(&str, fn())] = &[
+    (
+        "no_advance_is_lost_when_two_complete_at_once",
+        no_advance_is_lost_when_two_complete_at_once,
+    ),
+    (
+        "no_advance_is_lost_when_three_complete_at_once",
+        no_advance_is_lost_when_three_complete_at_once,
+    ),
+    (
+        "no_advance_is_lost_when_the_array_is_used_again",
+        no_advance_is_lost_when_the_array_is_used_again,
+    ),
+    (
+        "a_buffer_completed_twice_moves_nothing_back",
+        a_buffer_completed_twice_moves_nothing_back,
+    ),
+    (
+        "what_lies_below_the_prefix_has_happened",
+        what_lies_below_the_prefix_has_happened,
+    ),
+    (
+        "nobody_waits_for_ever_when_one_leads",
+        nobody_waits_for_ever_when_one_leads,
+    ),
+    (
+        "nobody_waits_for_ever_when_two_lead",
+        nobody_waits_for_ever_when_two_lead,
+    ),
+    (
+        "whoever_wants_less_is_served_by_whoever_wants_more",
+        whoever_wants_less_is_served_by_whoever_wants_more,
+    ),
+    (
+        "whoever_is_to_lead_and_need_not_wakes_the_next",
+        whoever_is_to_lead_and_need_not_wakes_the_next,
+    ),
+];
+
+/// The first buffer of each scenario: its place is not the array's first.
+const START: u64 = 3;
+/// How often the buffers of a scenario come again: what loom enumerates has to be short.
+const ROUNDS: u64 = if cfg!(esker_loom) { 1 } else { 20 };
+/// How many threads want each of the addresses.
+const CROWD: usize = if cfg!(esker_loom) { 1 } else { 3 };
+
+/// Completes each list of buffers (counted from the first of a round) in a thread of its own, each
+/// buffer when the window admits it, and looks at the prefix once all are done. In a single round a
+/// buffer that the window does not admit is left out; in many it is waited for.
+fn completes_all(window: u64, lists: &'static [&'static [u64]]) {
+    let buffers = lists.iter().copied().flatten();
+    let in_round = buffers.max().expect("a buffer") + 1;
+    let frontier = Arc::new(Frontier::new(window as usize, START, START * 10));
+    let complete = move |frontier: &Frontier, list: &[u64]| {
+        let mut completed = Vec::new();
+        let rounds = (0..ROUNDS).flat_map(|round| list.iter().map(move |seq| (round, seq)));
+        for seq in rounds.map(|(round, seq)| START + round * in_round + seq) {
+            while ROUNDS > 1 && seq >= frontier.next() + window {
+                thread::yield_now();
+            }
+            let before = (frontier.next(), frontier.lsn());
+            if seq < frontier.next() + window {
+                frontier.complete(seq, (seq + 1) * 10);
+                completed.push(seq);
+            }
+            let after = (frontier.next(), frontier.lsn());
+            assert!(before.0 <= after.0 && before.1 <= after.1, "moved back");
+            assert!(after.0 <= frontier.next(), "moved back while nobody looked");
+        }
+        completed
+    };
+    let threads: Vec<_> = lists
+        .iter()
+        .map(|list| {
+            let frontier = Arc::clone(&frontier);
+            thread::spawn(move || complete(&frontier, list))
+        })
+        .collect();
+    let completed: Vec<u64> = threads
+        .into_iter()
+        .flat_map(|thread| thread.join().expect("no panic"))
+        .collect();
+    let next = (START..)
+        .find(|seq| !completed.contains(seq))
+        .expect("an end");
+    assert_eq!(
+        frontier.next(),
+        next,
+        "an advance was lost, or came too early"
+    );
+    assert_eq!(
+        frontier.lsn(),
+        next * 10,
+        "the address is not the prefix's end"
+    );
+}
+
+pub(crate) fn no_advance_is_lost_when_two_complete_at_once() {
+    completes_all(2, &[&[0], &[1]]);
+}
+
+pub(crate) fn no_advance_is_lost_when_three_complete_at_once() {
+    completes_all(3, &[&[2], &[1], &[0]]);
+}
+
+pub(crate) fn no_advance_is_lost_when_the_array_is_used_again() {
+    completes_all(2, &[&[0, 2], &[1, 3]]);
+}
+
+pub(crate) fn a_buffer_completed_twice_moves_nothing_back() {
+    completes_all(2, &[&[0, 1], &[0, 1]]);
+}
+
+pub(crate) fn what_lies_below_the_prefix_has_happened() {
+    let frontier = Arc::new(Frontier::new(2, 0, 0));
+    let payload = Arc::new(Payload::new());
+    let writer = {
+        let (frontier, payload) = (Arc::clone(&frontier), Arc::clone(&payload));
+        thread::spawn(move || {
+            payload.write();
+            frontier.complete(0, 10);
+        })
+    };
+    let other = {
+        let frontier = Arc::clone(&frontier);
+        thread::spawn(move || frontier.complete(1, 20))
+    };
+    if frontier.lsn() >= 10 {
+        payload.is_written();
+    }
+    writer.join().expect("no panic");
+    other.join().expect("no panic");
+}
+
+/// What lies in a buffer: written before the prefix passes it, read after that.
+#[cfg(esker_loom)]
+struct Payload(loom::cell::UnsafeCell<u64>);
+
+#[cfg(esker_loom)]
+impl Payload {
+    fn new() -> Self {
+        Self(loom::cell::UnsafeCell::new(0))
+    }
+
+    fn write(&self) {
+        // SAFETY: the reader looks only once the prefix has passed the buffer, which happens after
+        // this; loom reports the race if that does not hold.
+        self.0.with_mut(|payload| unsafe { *payload = 7 });
+    }
+
+    fn is_written(&self) {
+        // SAFETY: as above.
+        assert_eq!(self.0.with(|payload| unsafe { *payload }), 7);
+    }
+}
+
+/// The same where nothing is reordered.
+#[cfg(esker_shuttle)]
+struct Payload(AtomicU64);
+
+#[cfg(esker_shuttle)]
+impl Payload {
+    fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    fn write(&self) {
+        self.0.store(7, Ordering::Relaxed);
+    }
+
+    fn is_written(&self) {
+        assert_eq!(self.0.load(Ordering::Relaxed), 7);
+    }
+}
+
+/// Waits until `end` is reached. Whoever leads moves on what is reached by `lead`, which says how
+/// far.
+fn wait_for(turns: &Turns, reached: &AtomicU64, end: u64, lead: impl Fn() -> u64) {
+    let parker = Parker::new();
+    let mut was_woken = false;
+    loop {
+        let settled = reached.load(Ordering::Acquire);
+        if settled >= end {
+            if was_woken {
+                turns.leave(settled);
+            }
+            return;
+        }
+        was_woken = match turns.take(end, parker.unparker()) {
+            None => {
+                parker.park();
+                true
+            }
+            Some(turn) => {
+                turn.end(lead());
+                false
+            }
+        };
+    }
+}
+
+/// Threads that each wait for addresses to be reached; whoever leads moves it on by as much as it
+/// finds wanted. The checker reports a thread that waits for ever.
+fn all_are_served(limit: usize, ends: &'static [u64]) {
+    let turns = Arc::new(Turns::new(limit));
+    let reached = Arc::new(AtomicU64::new(0));
+    let leading = Arc::new(AtomicUsize::new(0));
+    let in_round = *ends.iter().max().expect("an end");
+    let serve = move |turns: &Turns, reached: &AtomicU64, leading: &AtomicUsize, end: u64| {
+        for end in (0..ROUNDS).map(|round| round * in_round + end) {
+            wait_for(turns, reached, end, || {
+                assert!(
+                    leading.fetch_add(1, Ordering::SeqCst) < limit,
+                    "too many lead"
+                );
+                let before = reached.fetch_max(end, Ordering::AcqRel);
+                leading.fetch_sub(1, Ordering::SeqCst);
+                before.max(end)
+            });
+        }
+    };
+    let crowd = ends.iter().flat_map(|&end| [end; CROWD]);
+    let threads: Vec<_> = crowd
+        .skip(1)
+        .map(|end| {
+            let (turns, reached) = (Arc::clone(&turns), Arc::clone(&reached));
+            let leading = Arc::clone(&leading);
+            thread::spawn(move || serve(&turns, &reached, &leading, end))
+        })
+        .collect();
+    serve(&turns, &reached, &leading, ends[0]);
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    assert!(
+        ends.iter()
+            .all(|&end| end <= reached.load(Ordering::Acquire))
+    );
+}
+
+pub(crate) fn nobody_waits_for_ever_when_one_leads() {
+    all_are_served(1, &[10, 20, 30]);
+}
+
+pub(crate) fn nobody_waits_for_ever_when_two_lead() {
+    all_are_served(2, &[10, 20, 30]);
+}
+
+pub(crate) fn whoever_wants_less_is_served_by_whoever_wants_more() {
+    all_are_served(1, &[30, 10, 20]);
+}
+
+/// What is waited for is reached by somebody who does not lead, as completions are that any thread
+/// may drive.
+pub(crate) fn whoever_is_to_lead_and_need_not_wakes_the_next() {
+    for _ in 0..ROUNDS {
+        let turns = Arc::new(Turns::new(1));
+        let reached = Arc::new(AtomicU64::new(0));
+        let parker = Parker::new();
+        let turn = turns.take(10, parker.unparker()).expect("nobody leads yet");
+        let threads: Vec<_> = [20, 30]
+            .into_iter()
+            .flat_map(|end| [end; CROWD])
+            .map(|end| {
+                let (turns, reached) = (Arc::clone(&turns), Arc::clone(&reached));
+                thread::spawn(move || {
+                    wait_for(&turns, &reached, end, || {
+                        reached.fetch_max(end, Ordering::AcqRel).max(end)
+                    });
+                })
+            })
+            .collect();
+        turn.end(10);
+        reached.fetch_max(20, Ordering::AcqRel);
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+    }
+}

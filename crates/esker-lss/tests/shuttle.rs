@@ -1,0 +1,50 @@
+//! The scenarios of the stable-prefix tracker and of the turns of group commit under schedules
+//! drawn from seeds, longer than any model. Compiled to nothing without `--cfg esker_shuttle`:
+//!
+//! ```text
+//! cargo xtask shuttle --package esker-lss
+//! ```
+#![cfg(esker_shuttle)]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "the modules are included as they are"
+)]
+
+mod scenarios;
+#[path = "../src/stability.rs"]
+mod stability;
+#[path = "../src/sync.rs"]
+mod sync;
+#[path = "../src/turns.rs"]
+mod turns;
+
+macro_rules! scenarios {
+    ($($name:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $name() {
+                esker_schedules::explore("esker-lss", stringify!($name), 30, scenarios::$name);
+            }
+        )*
+
+        #[test]
+        fn every_scenario_is_here() {
+            let all: Vec<_> = scenarios::ALL.iter().map(|(name, _)| *name).collect();
+            assert_eq!(all, [$(stringify!($name)),*]);
+        }
+    };
+}
+
+scenarios! {
+    no_advance_is_lost_when_two_complete_at_once,
+    no_advance_is_lost_when_three_complete_at_once,
+    no_advance_is_lost_when_the_array_is_used_again,
+    a_buffer_completed_twice_moves_nothing_back,
+    what_lies_below_the_prefix_has_happened,
+    nobody_waits_for_ever_when_one_leads,
+    nobody_waits_for_ever_when_two_lead,
+    whoever_wants_less_is_served_by_whoever_wants_more,
+    whoever_is_to_lead_and_need_not_wakes_the_next,
+}

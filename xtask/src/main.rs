@@ -16,6 +16,7 @@ mod canary;
 mod crash;
 mod damage;
 mod faults;
+mod fuzz;
 mod kill;
 mod loom;
 mod shuttle;
@@ -42,6 +43,7 @@ const SUITES: &[Suite] = &[
     shuttle::SUITE,
     sim::SUITE,
     damage::SUITE,
+    fuzz::SUITE,
     kill::SUITE,
     crash::SUITE,
     faults::SUITE,

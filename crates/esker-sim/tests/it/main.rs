@@ -5,6 +5,7 @@ mod backend;
 mod crashes;
 mod damage;
 mod faults;
+mod hostile;
 mod memory;
 mod model;
 mod seeds;

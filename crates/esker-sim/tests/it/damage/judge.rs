@@ -153,8 +153,10 @@ impl Judge {
     pub(super) fn judge(&mut self, images: &Images, image: &Image, way: Way, sim: &Sim) {
         let touched = Touched::between(&image.sim, sim);
         let ((), most) = most_during(|| {
-            if is_other_superblock(way, image) {
-                // Which may be whole, and newer or older than the log.
+            let no_slot_left = image.slots.iter().all(|slot| touched.damages(slot));
+            let is_other_log = matches!(way, Way::ForeignFile { .. }) && no_slot_left;
+            if is_other_log || is_other_superblock(way, image) {
+                // One of the two is another store's or life's, and whole.
                 self.only_what_was_appended(images, sim);
             } else {
                 self.as_expected(images, image, way, sim, &touched);

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use crossbeam_utils::CachePadded;
 use esker_benches::Rounds;
-use esker_ring::{Reserve, Ring};
+use esker_buf::{AlignedBuf, Alignment, HugePages};
+use esker_ring::{Reserve, Ring, Seal};
 use parking_lot::Mutex;
 
 /// What appending in memory costs.
@@ -51,7 +52,7 @@ struct Arguments {
 
 /// Memory that a mutex guards.
 struct Guarded {
-    memory: Box<[u8]>,
+    memory: AlignedBuf,
     at: usize,
 }
 
@@ -122,7 +123,7 @@ fn cell(
     let period = Duration::from_millis(arguments.cell_ms);
     match scheme {
         Scheme::Bare => {
-            let mut memory = vec![1u8; bytes + payload].into_boxed_slice();
+            let mut memory = aligned(bytes + payload);
             let bare = Bare {
                 word: CachePadded::new(AtomicU64::new(0)),
                 memory: memory.as_mut_ptr(),
@@ -135,7 +136,7 @@ fn cell(
         }
         Scheme::Mutex => {
             let guarded = Mutex::new(Guarded {
-                memory: vec![1u8; bytes].into_boxed_slice(),
+                memory: aligned(bytes),
                 at: 0,
             });
             let (cost, _) = measure(threads, payload, period, || {
@@ -147,11 +148,13 @@ fn cell(
             let mut builder = Ring::builder()
                 .buffers(arguments.buffers)
                 .capacity_bytes(arguments.buffer_kib << 10)
-                .huge_pages(esker_buf::HugePages::Never);
+                .huge_pages(HugePages::Never);
             if let Some(bytes) = arguments.lease_bytes {
                 builder = builder.lease_bytes(bytes);
             }
             let ring = builder.build().expect("a ring");
+            touch(&ring);
+            let before = ring.tail();
             let (cost, records) = match scheme {
                 Scheme::Ring => measure(threads, payload, period, || {
                     |record: &[u8]| append(&ring, record)
@@ -188,8 +191,29 @@ fn cell(
                 }),
             };
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-            let filled = (records * payload as u64) as f64 / ring.tail() as f64;
+            let filled = (records * payload as u64) as f64 / (ring.tail() - before) as f64;
             (cost, Some(filled))
+        }
+    }
+}
+
+/// Memory that is aligned as a ring's is, and there: how far copies are aligned, and who meets page
+/// faults, must not differ between the schemes.
+fn aligned(bytes: usize) -> AlignedBuf {
+    let len = Alignment::BLOCK.ceil(bytes as u64).expect("far below 2^63");
+    let len = usize::try_from(len).expect("64 bits");
+    let mut memory =
+        AlignedBuf::zeroed_on(len, Alignment::BLOCK, HugePages::Never).expect("memory");
+    memory.fill(1);
+    memory
+}
+
+/// Writes to all memory of a ring once: the other schemes' memory is there when they start, too.
+fn touch(ring: &Ring) {
+    for _ in 0..ring.buffers() {
+        append(ring, &vec![1; ring.max_reservation_bytes()]);
+        if let Seal::Sealed { buffer, .. } = ring.seal() {
+            drop(buffer);
         }
     }
 }
@@ -208,13 +232,13 @@ fn measure<F: FnMut(&[u8])>(
             .map(|_| {
                 let (start, make) = (&start, &make);
                 scope.spawn(move || {
-                    let record = vec![0x5Au8; payload];
+                    let record = aligned(payload);
                     let mut append = make();
                     start.wait();
                     let (begin, mut count) = (Instant::now(), 0u64);
                     while begin.elapsed() < period {
                         for _ in 0..BURST {
-                            append(&record);
+                            append(&record[..payload]);
                         }
                         count += BURST;
                     }

@@ -63,6 +63,8 @@ pub struct Appender {
     target: u32,
     /// The buffer of the last record that got a reservation of its own.
     plain_seq: u64,
+    /// The ring's, kept here because every record asks for it.
+    min_reservation: u32,
 }
 
 /// A lease as its owner knows it. It may have been revoked meanwhile.
@@ -117,6 +119,7 @@ impl Ring {
             lease: None,
             target: self.shared().shape.lease,
             plain_seq: 0,
+            min_reservation: self.shared().shape.min_reservation,
         }
     }
 
@@ -136,8 +139,8 @@ impl Appender {
     /// Reserves `len` bytes at a final address, as [`Ring::try_reserve`] does.
     ///
     /// Never blocks, allocates or spins. Where the lease has room it is one atomic
-    /// read-modify-write on a cache line that as a rule only this thread touches, and so is the
-    /// commit.
+    /// read-modify-write on a cache line that as a rule only this thread touches, and the commit is
+    /// a store to it.
     ///
     /// # Errors
     ///
@@ -145,10 +148,9 @@ impl Appender {
     // Always: the outcome is large, and passing it through memory costs more than both atomics.
     #[inline(always)]
     pub fn try_reserve(&mut self, len: usize) -> Result<TryReserve<'_>, ReserveError> {
-        let checked = self.ring.check_len(len)?;
-        let granted = match self.begin(checked) {
+        let granted = match self.begin(len) {
             Some(granted) => granted,
-            None => match self.attempt(checked)? {
+            None => match self.attempt(len)? {
                 Attempt::Granted(granted) => granted,
                 Attempt::Sealed(buffer) => return Ok(TryReserve::Sealed(buffer)),
                 Attempt::Full(wait) => return Ok(TryReserve::Full(wait)),
@@ -167,11 +169,10 @@ impl Appender {
     // Always: the outcome is large, and passing it through memory costs more than both atomics.
     #[inline(always)]
     pub fn reserve(&mut self, len: usize) -> Result<Reserve<'_>, ReserveError> {
-        let checked = self.ring.check_len(len)?;
-        let granted = match self.begin(checked) {
+        let granted = match self.begin(len) {
             Some(granted) => granted,
             None => loop {
-                match self.attempt(checked)? {
+                match self.attempt(len)? {
                     Attempt::Granted(granted) => break granted,
                     Attempt::Sealed(buffer) => return Ok(Reserve::Sealed(buffer)),
                     Attempt::Limit { needed } => return Ok(Reserve::Limit { needed }),
@@ -218,17 +219,18 @@ impl Appender {
         &self.ring
     }
 
-    /// Begins a record in the lease; `None` if there is none, or no room in it.
+    /// Begins a record in the lease; `None` if there is none, or no room in it for such a record.
     #[inline(always)]
-    fn begin(&mut self, len: u32) -> Option<Granted> {
-        let min_rest = self.ring.shared().shape.min_reservation;
+    fn begin(&mut self, len: usize) -> Option<Granted> {
+        let min = self.min_reservation;
         let held = self.lease.as_mut()?;
         let offset = held.idle.used();
         let rest = held.end - offset;
+        let len = u32::try_from(len).ok().filter(|&len| len >= min)?;
         // What is left has to be nothing or a whole void record.
         let under = if len == rest {
             Under::LeaseToItsEnd(held.lease)
-        } else if u64::from(len) + u64::from(min_rest) <= u64::from(rest) {
+        } else if u64::from(len) + u64::from(min) <= u64::from(rest) {
             Under::Lease(held.lease)
         } else {
             return None;
@@ -248,7 +250,8 @@ impl Appender {
 
     /// Reserves without a lease to go on with: leases anew where that pays.
     #[cold]
-    fn attempt(&mut self, len: u32) -> Result<Attempt, ReserveError> {
+    fn attempt(&mut self, len: usize) -> Result<Attempt, ReserveError> {
+        let len = self.ring.check_len(len)?;
         if let Some(buffer) = self.retire() {
             return Ok(Attempt::Sealed(buffer));
         }

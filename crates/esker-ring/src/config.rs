@@ -2,6 +2,7 @@
 
 use esker_buf::{AlignedBuf, Alignment, HugePages};
 
+use crate::fences::Fences;
 use crate::shared::Shared;
 use crate::{BufferSeq, Ring, RingConfigError};
 
@@ -89,6 +90,9 @@ impl RingBuilder {
 
     /// How many bytes an [`Appender`](crate::Appender) leases at a time, at most; 0 for no leases.
     /// By default 16 KiB, but no more than an eighth of a buffer.
+    ///
+    /// Unless it is 0, building the ring announces to the kernel that the process uses
+    /// `membarrier(2)`, which takes some milliseconds the first time if it has several threads.
     pub fn lease_bytes(mut self, bytes: usize) -> Self {
         self.lease_bytes = Some(bytes);
         self
@@ -153,14 +157,18 @@ impl RingBuilder {
                 capacity_bytes: self.capacity_bytes,
             })?;
         let arena = AlignedBuf::zeroed_on(arena_bytes, self.alignment, self.huge_pages)?;
+        let fences = match shape.lease {
+            0 => Fences::Symmetric,
+            _ => Fences::cheapest(),
+        };
         Ok(Ring::from_shared(Shared::new(
             shape,
             self.buffers,
             arena,
-            seq.get(),
-            base,
+            (seq.get(), base),
             self.limit,
             self.void,
+            fences,
         )))
     }
 

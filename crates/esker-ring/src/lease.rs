@@ -9,7 +9,8 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU64, ContendedU64, Ordering, fence};
+use crate::fences::Fences;
+use crate::sync::{AtomicU64, ContendedU64, Ordering, fence, spin_loop};
 
 /// Lowest bit of the used offset.
 pub(crate) const USED_SHIFT: u32 = 32;
@@ -23,8 +24,8 @@ pub(crate) const TAG_BITS: u32 = 24;
 pub(crate) const SPARE_SHIFT: u32 = 3;
 /// Width of the spare field in bits.
 pub(crate) const SPARE_BITS: u32 = 5;
-/// The revoked bit.
-pub(crate) const REVOKED_BIT: u32 = 2;
+/// The closing bit: the lease is over, and somebody is giving it back.
+pub(crate) const CLOSING_BIT: u32 = 2;
 /// The active bit: a record is under way.
 pub(crate) const ACTIVE_BIT: u32 = 1;
 /// The live bit: there is a lease.
@@ -32,7 +33,7 @@ pub(crate) const LIVE_BIT: u32 = 0;
 
 const LIVE: u64 = 1 << LIVE_BIT;
 const ACTIVE: u64 = 1 << ACTIVE_BIT;
-const REVOKED: u64 = 1 << REVOKED_BIT;
+const CLOSING: u64 = 1 << CLOSING_BIT;
 const TAG_MASK: u64 = ((1 << TAG_BITS) - 1) << TAG_SHIFT;
 const VACANT: u64 = 0;
 
@@ -40,7 +41,7 @@ const _: () = {
     assert!(USED_SHIFT + USED_BITS == u64::BITS);
     assert!(TAG_SHIFT + TAG_BITS == USED_SHIFT);
     assert!(SPARE_SHIFT + SPARE_BITS == TAG_SHIFT);
-    assert!(SPARE_SHIFT == REVOKED_BIT + 1 && REVOKED_BIT == ACTIVE_BIT + 1 && LIVE_BIT == 0);
+    assert!(SPARE_SHIFT == CLOSING_BIT + 1 && CLOSING_BIT == ACTIVE_BIT + 1 && LIVE_BIT == 0);
 };
 
 /// How many appenders of a ring can have leases at a time: as many as a word has bits.
@@ -48,6 +49,13 @@ const _: () = {
 const ENTRIES: usize = u64::BITS as usize;
 #[cfg(esker_loom)]
 const ENTRIES: usize = 2;
+
+/// How often a revoker looks whether a record under way has ended before it asks for a barrier on
+/// every core: for a microsecond or so. A copy is over by then, unless its thread is not running.
+#[cfg(not(any(esker_loom, esker_shuttle)))]
+const LOOKS: u32 = 64;
+#[cfg(any(esker_loom, esker_shuttle))]
+const LOOKS: u32 = 0;
 
 /// The tag of a tenancy, in place. It only spares revokers the leases of other tenancies; that
 /// numbers 2^24 apart share one costs a lease that could have gone on, nothing more.
@@ -89,8 +97,20 @@ pub(crate) struct Closing {
 pub(crate) enum Commit {
     /// The lease goes on.
     Idle,
-    /// It was revoked meanwhile, and the owner has to close it.
+    /// A revoker has asked for it, and the owner has to close it.
     Close(Closing),
+}
+
+/// What [`Lease::revoke`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+enum Revoke {
+    /// The lease is over, and the caller has to close it.
+    Close(Closing),
+    /// A record is under way.
+    UnderWay,
+    /// There is no such lease, or somebody is closing it.
+    Gone,
 }
 
 /// What [`Lease::retire`] found.
@@ -107,29 +127,35 @@ pub(crate) enum Retire {
 
 /// One entry of the registry: room for one lease at a time.
 ///
-/// | revoked | active | live | state |
+/// | closing | active | live | state |
 /// |---|---|---|---|
 /// | 0 | 0 | 0 | vacant: the owner may install a lease |
 /// | 0 | 0 | 1 | idle: the owner may begin a record or retire, anybody may revoke |
-/// | 0 | 1 | 1 | a record is under way |
-/// | 1 | 1 | 1 | a record is under way, and its end closes the lease |
+/// | 0 | 1 | 1 | a record is under way: the word is the owner's |
 /// | 1 | 0 | 1 | closing: whoever brought it here reads the lease's place and vacates the entry |
-/// | any | any | 0 | never, other than vacant |
+/// | any | any | any | never, otherwise |
 pub(crate) struct Lease {
     /// Installed by the owner when vacant; taken from idle by compare-and-swap of the owner or of
-    /// a revoker; taken from active by the owner alone; vacated by whoever closes.
+    /// a revoker; stored by the owner alone while active; vacated by whoever closes.
     word: ContendedU64,
+    /// Not zero: a revoker found a record under way, and its owner is to close the lease after it.
+    /// Set by revokers, cleared by the owner before it installs, read by it after each record.
+    notice: AtomicU64,
     /// Sequence number of the tenancy. Written by the owner before it installs, read by whoever
     /// closes before it vacates.
     seq: AtomicU64,
     /// Where the lease ends in the buffer. Written and read like `seq`.
     end: AtomicU64,
+    /// Those of the registry.
+    fences: Fences,
 }
 
 impl Lease {
-    fn new() -> Self {
+    fn new(fences: Fences) -> Self {
         Self {
+            fences,
             word: ContendedU64::new(VACANT),
+            notice: AtomicU64::new(0),
             seq: AtomicU64::new(0),
             end: AtomicU64::new(0),
         }
@@ -145,18 +171,19 @@ impl Lease {
     /// `idle` will stand. Only the owner, and only when vacant. `is_sealed` looks at the buffer's
     /// word, after the fence: either it sees a seal, or the sealer sees the lease.
     pub(crate) fn install(&self, idle: Idle, seq: u64, end: u32, is_sealed: impl Fn() -> bool) {
-        // Relaxed, both: published by the commit that first makes the lease idle (L1).
+        // Relaxed, all: published by the commit that first makes the lease idle (L1). A notice that
+        // comes late, for a lease before this one, ends this one early and does no harm.
+        self.notice.store(0, Ordering::Relaxed);
         self.seq.store(seq, Ordering::Relaxed);
         self.end.store(u64::from(end), Ordering::Relaxed);
-        // Relaxed: nobody but the owner acts on an active word, other than by marking it.
+        // Relaxed: nobody but the owner acts on an active word.
         self.word.store(idle.0 | ACTIVE, Ordering::Relaxed);
         if !cfg!(esker_canary = "lease-without-fence") {
             // SeqCst fence: between publishing the lease and looking for a seal (L2).
             fence(Ordering::SeqCst);
         }
         if is_sealed() {
-            // Relaxed: a note of the owner's to itself.
-            self.word.fetch_or(REVOKED, Ordering::Relaxed);
+            self.notify();
         }
     }
 
@@ -165,6 +192,11 @@ impl Lease {
     pub(crate) fn begin(&self, idle: Idle, len: u32) -> bool {
         // Relaxed: takes nothing from anybody and publishes nothing. That it is a read-modify-write
         // decides between owner and revoker.
+        if cfg!(esker_canary = "lease-begin-by-store") {
+            self.word
+                .store(idle.after(len).0 | ACTIVE, Ordering::Relaxed);
+            return true;
+        }
         self.word
             .compare_exchange(
                 idle.0,
@@ -178,25 +210,44 @@ impl Lease {
     /// Ends the record under way.
     #[inline]
     pub(crate) fn commit(&self) -> Commit {
+        // Relaxed: while a record is under way the word is the owner's.
+        let active = self.word.load(Ordering::Relaxed);
+        debug_assert!(active & (LIVE | ACTIVE) == LIVE | ACTIVE, "{active:#x}");
+        let idle = Idle(active & !ACTIVE);
         // Release: publishes the record, and the lease's place, to the revoker that closes it (L1).
         let ordering = if cfg!(esker_canary = "lease-commit-relaxed") {
             Ordering::Relaxed
         } else {
             Ordering::Release
         };
-        let before = self.word.fetch_sub(ACTIVE, ordering);
-        debug_assert!(before & (LIVE | ACTIVE) == LIVE | ACTIVE, "{before:#x}");
-        if before & REVOKED == 0 || cfg!(esker_canary = "lease-commit-ignores-revocation") {
+        self.word.store(idle.0, ordering);
+        if !cfg!(esker_canary = "lease-commit-without-fence") {
+            // Between offering the lease to revokers and looking for their notice (L4).
+            self.fences.light();
+        }
+        // Relaxed: the fence orders it.
+        if self.notice.load(Ordering::Relaxed) == 0
+            || cfg!(esker_canary = "lease-commit-ignores-notice")
+        {
             Commit::Idle
         } else {
-            Commit::Close(self.vacate(before))
+            self.heed(idle)
+        }
+    }
+
+    /// Closes the lease for whoever left a notice, unless one of them has done so by now.
+    #[cold]
+    fn heed(&self, idle: Idle) -> Commit {
+        match self.retire(idle) {
+            Retire::Close(closing) => Commit::Close(closing),
+            Retire::Gone | Retire::Forgotten => Commit::Idle,
         }
     }
 
     /// Ends the record under way and the lease with it: there is nothing left of it.
     #[inline]
     pub(crate) fn commit_last(&self) {
-        // A revoker's mark may be lost in this: it asked for nothing else. Release: as in `vacate`.
+        // Whoever left a notice asked for nothing else. Release: as in `vacate`.
         self.word.store(VACANT, Ordering::Release);
     }
 
@@ -205,7 +256,7 @@ impl Lease {
         // Relaxed: the owner takes its own lease.
         match self.word.compare_exchange(
             idle.0,
-            idle.0 | REVOKED,
+            idle.0 | CLOSING,
             Ordering::Relaxed,
             Ordering::Relaxed,
         ) {
@@ -215,31 +266,37 @@ impl Lease {
         }
     }
 
-    /// Revokes the lease if it is one of the tenancy `seq`. If it is idle it falls to the caller to
-    /// close it.
-    fn revoke(&self, seq: u64) -> Option<Closing> {
-        // Relaxed: an argument of the compare-and-swap below. A lease that is not seen here checks
-        // for the seal itself (L2).
+    /// Revokes the lease if it is one of the tenancy `seq` and idle.
+    fn revoke(&self, seq: u64) -> Revoke {
+        // Relaxed: an argument of the compare-and-swap below. A lease that is not seen here looks
+        // for the seal itself (L2); a record seen under way that is not any more is what the second
+        // look is for (L4).
         let mut seen = self.word.load(Ordering::Relaxed);
         loop {
-            if seen & (LIVE | REVOKED) != LIVE || seen & TAG_MASK != tag(seq) {
-                return None;
+            if seen & (LIVE | CLOSING) != LIVE || seen & TAG_MASK != tag(seq) {
+                return Revoke::Gone;
+            }
+            if seen & ACTIVE != 0 && !cfg!(esker_canary = "lease-revokes-active") {
+                return Revoke::UnderWay;
             }
             // Acquire: what the owner has committed under the lease, and where it lies (L1).
             match self.word.compare_exchange(
                 seen,
-                seen | REVOKED,
+                seen & !ACTIVE | CLOSING,
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
-                Ok(_) if seen & ACTIVE != 0 && !cfg!(esker_canary = "lease-revokes-active") => {
-                    return None;
-                }
                 // Its place is read only now: it may be a later lease than the one looked at.
-                Ok(_) => return Some(self.vacate(seen)),
+                Ok(_) => return Revoke::Close(self.vacate(seen)),
                 Err(current) => seen = current,
             }
         }
+    }
+
+    /// Asks the owner to close the lease after the record under way.
+    fn notify(&self) {
+        // Relaxed: a fence of the caller's orders it (L4); the owner's own needs none.
+        self.notice.store(1, Ordering::Relaxed);
     }
 
     /// Reads the place of a lease that is the caller's to close, and gives the entry back.
@@ -263,15 +320,17 @@ pub(crate) struct Leases {
     lent: CachePadded<AtomicU64>,
     /// Each on a cache line of its own: that is what leases are for.
     entries: Box<[CachePadded<Lease>]>,
+    fences: Fences,
 }
 
 impl Leases {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(fences: Fences) -> Self {
         Self {
             lent: CachePadded::new(AtomicU64::new(0)),
             entries: (0..ENTRIES)
-                .map(|_| CachePadded::new(Lease::new()))
+                .map(|_| CachePadded::new(Lease::new(fences)))
                 .collect(),
+            fences,
         }
     }
 
@@ -309,25 +368,59 @@ impl Leases {
         self.lent.fetch_and(!(1 << entry), Ordering::Release);
     }
 
-    /// Revokes every lease of the tenancy `seq`, and passes those that were idle to `close` until
-    /// it says that it has had enough.
+    /// Revokes every lease of the tenancy `seq`. Passes those that are idle to `close`, until it
+    /// says that it has had enough, and leaves those with a record under way to their owners.
     pub(crate) fn revoke(&self, seq: u64, mut close: impl FnMut(Closing) -> bool) {
         // SeqCst fence: between sealing and looking for leases; pairs with the one in `install`
         // (L2). A sealer has fenced before, when it closed the buffer, so that no model can miss
         // this one; it is here so that revoking does not rest on what its callers do.
         fence(Ordering::SeqCst);
         // Relaxed: the fence orders it.
-        let mut lent = self.lent.load(Ordering::Relaxed);
-        while lent != 0 {
-            let lease = self.get(lent.trailing_zeros() as usize);
-            lent &= lent - 1;
-            if let Some(closing) = lease.revoke(seq)
-                && !close(closing)
-            {
+        let lent = self.lent.load(Ordering::Relaxed);
+        let mut under_way = self.revoke_idle(lent, seq, &mut close);
+        if under_way == 0 {
+            return;
+        }
+        for entry in bits(under_way) {
+            self.get(entry).notify();
+        }
+        for _ in 0..LOOKS {
+            under_way = self.revoke_idle(under_way, seq, &mut close);
+            if under_way == 0 {
                 return;
             }
+            spin_loop();
         }
+        if !cfg!(esker_canary = "lease-look-without-fence") {
+            // Between leaving a notice and the last look (L4).
+            self.fences.heavy();
+        }
+        // Whatever is under way now ends with a look at the notice.
+        let _ = self.revoke_idle(under_way, seq, &mut close);
     }
+
+    /// Revokes those of `entries` that are idle, and returns those with a record under way; none
+    /// once `close` has had enough.
+    fn revoke_idle(&self, entries: u64, seq: u64, close: &mut impl FnMut(Closing) -> bool) -> u64 {
+        let mut under_way = 0;
+        for entry in bits(entries) {
+            match self.get(entry).revoke(seq) {
+                Revoke::Close(closing) if !close(closing) => return 0,
+                Revoke::Close(_) | Revoke::Gone => {}
+                Revoke::UnderWay => under_way |= 1 << entry,
+            }
+        }
+        under_way
+    }
+}
+
+/// The numbers of the bits that are set.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = set.trailing_zeros() as usize;
+        set &= set.checked_sub(1)?;
+        Some(lowest)
+    })
 }
 
 #[cfg(all(test, not(esker_loom)))]

@@ -50,13 +50,14 @@
 //! sealed buffers are owned values, that opening has conditions and a claim of its own, in waiting
 //! without spinning, in leases, and in extents for oversize records. `docs/protocol.md` has the state table,
 //! the ordering edges (named E1 to E7 and
-//! L1 to L3 in the code), and the argument for each invariant (R1 to R8).
+//! L1 to L4 in the code), and the argument for each invariant (R1 to R8).
 
 mod appender;
 mod batch;
 mod config;
 mod error;
 mod extent;
+mod fences;
 mod lease;
 mod pin;
 mod reservation;

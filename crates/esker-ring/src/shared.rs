@@ -11,6 +11,7 @@ use esker_buf::AlignedBuf;
 
 use crate::SealedBuffer;
 use crate::config::{Shape, VoidWriter};
+use crate::fences::Fences;
 use crate::lease::{Closing, Leases};
 use crate::slot::Slot;
 use crate::sync::{Arc, AtomicU64, AtomicUsize, ContendedU64, Mutex, Ordering, fence};
@@ -86,10 +87,10 @@ impl Shared {
         shape: Shape,
         buffers: usize,
         arena: AlignedBuf,
-        first: u64,
-        base: u64,
+        (first, base): (u64, u64),
         limit: u64,
         void: VoidWriter,
+        fences: Fences,
     ) -> Self {
         let capacity_bytes = shape.capacity as usize;
         let count = buffers as u64;
@@ -108,7 +109,7 @@ impl Shared {
             opening: CachePadded::new(ContendedU64::new(before)),
             limit: CachePadded::new(AtomicU64::new(limit)),
             waiters: CachePadded::new(Waiters::new()),
-            leases: Leases::new(),
+            leases: Leases::new(fences),
             orphans: Orphans {
                 count: AtomicUsize::new(0),
                 seqs: Mutex::new(Vec::with_capacity(buffers)),

@@ -7,7 +7,10 @@
 
 pub(crate) use imp::{
     Arc, AtomicU64, AtomicUsize, Condvar, ContendedU64, Mutex, Ordering, UnsafeCell, fence,
+    membarrier,
 };
+pub(crate) use std::hint::spin_loop;
+pub(crate) use std::sync::atomic::compiler_fence;
 
 use std::ops::Range;
 
@@ -53,6 +56,26 @@ mod imp {
 
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
+        }
+    }
+
+    /// Barriers that one thread makes on all threads of the process: `membarrier(2)`, expedited
+    /// and private.
+    pub(crate) mod membarrier {
+        /// Announces the calls to the kernel; `false` if it does not have them.
+        pub(crate) fn register() -> bool {
+            call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)
+        }
+
+        /// A barrier on every thread of the process. `false` if the kernel refuses.
+        pub(crate) fn on_every_thread() -> bool {
+            call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
+        }
+
+        fn call(command: libc::c_int) -> bool {
+            let (flags, cpu): (libc::c_uint, libc::c_int) = (0, 0);
+            // SAFETY: the call takes these three numbers and touches no memory of ours.
+            unsafe { libc::syscall(libc::SYS_membarrier, command, flags, cpu) == 0 }
         }
     }
 }
@@ -112,6 +135,17 @@ mod imp {
 
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
+        }
+    }
+
+    /// The checkers know nothing of the kernel: the models run with symmetric fences.
+    pub(crate) mod membarrier {
+        pub(crate) fn register() -> bool {
+            false
+        }
+
+        pub(crate) fn on_every_thread() -> bool {
+            false
         }
     }
 }
@@ -174,10 +208,6 @@ mod contended {
 
         pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
             self.scheduled().fetch_sub(value, order)
-        }
-
-        pub(crate) fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
-            self.scheduled().fetch_or(value, order)
         }
 
         pub(crate) fn compare_exchange(

@@ -59,7 +59,7 @@ fn every_edge_is_named_in_the_code() {
     for edge in 1..=7 {
         is_named(&format!("E{edge}"));
     }
-    for edge in 1..=3 {
+    for edge in 1..=4 {
         is_named(&format!("L{edge}"));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use esker_io::{Backend, Create, FileOptions, Ordering};
 use esker_lss::{Lsn, Maintenance, Options, Reader, Salvaged, Store, salvage, verify};
 use esker_sim::{Sim, SimOptions, Survival};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use twox_hash::XxHash3_64;
 
 const COPIES: [usize; 2] = [0, 65_536];
 const COPY_BYTES: usize = 4096;
@@ -63,7 +63,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 fn reseal(superblock: &mut [u8], segment: &mut [u8]) {
     for copy in COPIES {
         if let Some(copy) = superblock.get_mut(copy..copy + COPY_BYTES) {
-            let sum = xxh3_64(&copy[..COPY_BYTES - 8]);
+            let sum = XxHash3_64::oneshot(&copy[..COPY_BYTES - 8]);
             copy[COPY_BYTES - 8..].copy_from_slice(&sum.to_le_bytes());
         }
     }
@@ -74,8 +74,8 @@ fn reseal(superblock: &mut [u8], segment: &mut [u8]) {
         }
         let len = (word(slot, 8) as usize).next_multiple_of(512);
         if (512..=slot.len()).contains(&len) {
-            let seed = xxh3_64(&slot[..56]);
-            let sum = xxh3_64_with_seed(&slot[64..len], seed);
+            let seed = XxHash3_64::oneshot(&slot[..56]);
+            let sum = XxHash3_64::oneshot_with_seed(seed, &slot[64..len]);
             slot[56..64].copy_from_slice(&sum.to_le_bytes());
         }
     }

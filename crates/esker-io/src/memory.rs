@@ -24,15 +24,57 @@ pub struct RangeError {
     pub len_bytes: usize,
 }
 
-fn check(range: &Range<usize>, len_bytes: usize) -> Result<(), RangeError> {
-    if range.start <= range.end && range.end <= len_bytes {
-        Ok(())
-    } else {
-        Err(RangeError {
-            start: range.start,
-            end: range.end,
-            len_bytes,
-        })
+/// An owner of memory, its type erased, and the range of that memory which is meant.
+///
+/// Whoever makes one has the promise of [`IoBuf`] that the memory stays where it is, allocated and
+/// initialised for as long as the owner is held; nobody else can reach it to write to it.
+struct Owned {
+    owner: Box<dyn Any + Send + Sync>,
+    /// First byte of the range within the owner's memory. Good for writing if the owner is an
+    /// [`IoBufMut`]; dangling if it is gathered memory.
+    ptr: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the pointer leads into memory of `owner`, which is Send and Sync (`IoBuf`'s contract).
+unsafe impl Send for Owned {}
+// SAFETY: as above; `&Owned` gives only `&[u8]`.
+unsafe impl Sync for Owned {}
+
+impl Owned {
+    /// The bytes `range` of it, if it has them.
+    fn slice(mut self, range: Range<usize>) -> Result<Self, RangeError> {
+        if range.start > range.end || range.end > self.len {
+            return Err(RangeError {
+                start: range.start,
+                end: range.end,
+                len_bytes: self.len,
+            });
+        }
+        // SAFETY: `range.start` is at most the length of the owner's memory.
+        self.ptr = unsafe { self.ptr.add(range.start) };
+        self.len = range.end - range.start;
+        Ok(self)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: the range lies within the owner's memory, which is allocated, initialised and
+        // unwritten while the owner is held: an operation in flight owns `self`.
+        unsafe { core::slice::from_raw_parts(self.ptr, self.len) }
+    }
+
+    fn into_inner<B: Any>(self) -> Result<B, Self> {
+        let Self { owner, ptr, len } = self;
+        match owner.downcast::<B>() {
+            Ok(owner) => Ok(*owner),
+            Err(owner) => Err(Self { owner, ptr, len }),
+        }
+    }
+
+    fn fmt(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("len_bytes", &self.len)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,26 +102,15 @@ struct Gathered {
 /// assert!(WriteMemory::slice(vec![0u8; 4], 2..5).is_err());
 /// # Ok::<(), esker_io::RangeError>(())
 /// ```
-pub struct WriteMemory {
-    owner: Box<dyn Any + Send + Sync>,
-    /// First byte of the range within the owner's memory; dangling if that is gathered.
-    ptr: *const u8,
-    len: usize,
-}
-
-// SAFETY: the pointer leads into memory of `owner`, which is Send and Sync and writes nothing
-// (`IoBuf`'s contract).
-unsafe impl Send for WriteMemory {}
-// SAFETY: as above; `&WriteMemory` gives only `&[u8]`.
-unsafe impl Sync for WriteMemory {}
+pub struct WriteMemory(Owned);
 
 impl WriteMemory {
     /// The whole of `buf`. Allocates a small box for the owner.
     pub fn new<B: IoBuf>(buf: B) -> Self {
         let owner = Box::new(buf);
         // The pointer is taken when the owner has reached its last place.
-        let (ptr, len) = (owner.stable_ptr(), owner.len_bytes());
-        Self { owner, ptr, len }
+        let (ptr, len) = (owner.stable_ptr().cast_mut(), owner.len_bytes());
+        Self(Owned { owner, ptr, len })
     }
 
     /// The bytes `range` of `buf`.
@@ -88,12 +119,7 @@ impl WriteMemory {
     ///
     /// [`RangeError`] when the range does not lie within the buffer, which is then dropped.
     pub fn slice<B: IoBuf>(buf: B, range: Range<usize>) -> Result<Self, RangeError> {
-        let mut memory = Self::new(buf);
-        check(&range, memory.len)?;
-        // SAFETY: `range.start` is at most the length of the owner's memory.
-        memory.ptr = unsafe { memory.ptr.add(range.start) };
-        memory.len = range.end - range.start;
-        Ok(memory)
+        Self::new(buf).0.slice(range).map(Self)
     }
 
     /// The bytes of all of `pieces`, one after the other, for one write: what a vectored write is
@@ -115,18 +141,18 @@ impl WriteMemory {
     pub fn gather(pieces: Vec<Self>) -> Self {
         let pieces: Vec<_> = pieces.into_iter().flat_map(Self::into_pieces).collect();
         let len = pieces.iter().map(Self::len_bytes).sum();
-        Self {
+        Self(Owned {
             owner: Box::new(Gathered {
                 pieces,
                 joined: OnceLock::new(),
             }),
             ptr: NonNull::dangling().as_ptr(),
             len,
-        }
+        })
     }
 
     fn gathered(&self) -> Option<&Gathered> {
-        self.owner.downcast_ref()
+        self.0.owner.downcast_ref()
     }
 
     /// The pieces of the memory, in order: one, unless it was [gathered](Self::gather).
@@ -135,16 +161,15 @@ impl WriteMemory {
             Some(gathered) => &gathered.pieces,
             None => core::slice::from_ref(self),
         };
-        pieces.iter().map(|piece| piece.range())
+        pieces.iter().map(|piece| piece.0.bytes())
     }
 
     /// The pieces that were gathered; the memory itself if none were.
     #[must_use]
     pub fn into_pieces(self) -> Vec<Self> {
-        let Self { owner, ptr, len } = self;
-        match owner.downcast::<Gathered>() {
+        match self.0.into_inner::<Gathered>() {
             Ok(gathered) => gathered.pieces,
-            Err(owner) => vec![Self { owner, ptr, len }],
+            Err(owned) => vec![Self(owned)],
         }
     }
 
@@ -156,7 +181,7 @@ impl WriteMemory {
             Some(gathered) => gathered
                 .joined
                 .get_or_init(|| self.pieces().collect::<Vec<_>>().concat()),
-            None => self.range(),
+            None => self.0.bytes(),
         }
     }
 
@@ -183,16 +208,10 @@ impl WriteMemory {
         vectors
     }
 
-    fn range(&self) -> &[u8] {
-        // SAFETY: the range was checked to lie within the owner's memory, which `IoBuf` promises
-        // to be allocated, initialised and unwritten while the owner is held.
-        unsafe { core::slice::from_raw_parts(self.ptr, self.len) }
-    }
-
     /// The length of the range, in bytes.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.len
+        self.0.len
     }
 
     /// The owner again, if it is a `B`; else the memory as it was.
@@ -201,46 +220,30 @@ impl WriteMemory {
     ///
     /// The memory itself, when its owner is of another type.
     pub fn into_inner<B: IoBuf>(self) -> Result<B, Self> {
-        let Self { owner, ptr, len } = self;
-        match owner.downcast::<B>() {
-            Ok(owner) => Ok(*owner),
-            Err(owner) => Err(Self { owner, ptr, len }),
-        }
+        self.0.into_inner().map_err(Self)
     }
 
     /// Where the memory begins, if it is in one piece.
     pub(crate) fn as_ptr(&self) -> Option<*const u8> {
-        self.gathered().is_none().then_some(self.ptr)
+        self.gathered().is_none().then_some(self.0.ptr.cast_const())
     }
 }
 
 impl fmt::Debug for WriteMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriteMemory")
-            .field("len_bytes", &self.len)
-            .finish_non_exhaustive()
+        self.0.fmt("WriteMemory", f)
     }
 }
 
 /// Memory that a read puts its bytes into.
-pub struct ReadMemory {
-    owner: Box<dyn Any + Send + Sync>,
-    /// First byte of the range within the owner's memory; good for writing.
-    ptr: *mut u8,
-    len: usize,
-}
-
-// SAFETY: the pointer leads into memory that `owner` owns exclusively (`IoBufMut`'s contract).
-unsafe impl Send for ReadMemory {}
-// SAFETY: as above; `&ReadMemory` gives only `&[u8]`.
-unsafe impl Sync for ReadMemory {}
+pub struct ReadMemory(Owned);
 
 impl ReadMemory {
     /// The whole of `buf`. Allocates a small box for the owner.
     pub fn new<B: IoBufMut>(buf: B) -> Self {
         let mut owner = Box::new(buf);
         let (ptr, len) = (owner.stable_mut_ptr(), owner.len_bytes());
-        Self { owner, ptr, len }
+        Self(Owned { owner, ptr, len })
     }
 
     /// The bytes `range` of `buf`.
@@ -249,33 +252,27 @@ impl ReadMemory {
     ///
     /// [`RangeError`] when the range does not lie within the buffer, which is then dropped.
     pub fn slice<B: IoBufMut>(buf: B, range: Range<usize>) -> Result<Self, RangeError> {
-        let mut memory = Self::new(buf);
-        check(&range, memory.len)?;
-        // SAFETY: `range.start` is at most the length of the owner's memory.
-        memory.ptr = unsafe { memory.ptr.add(range.start) };
-        memory.len = range.end - range.start;
-        Ok(memory)
+        Self::new(buf).0.slice(range).map(Self)
     }
 
     /// The bytes of the range. Those past what a read transferred are as they were before it.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: as in `WriteMemory::bytes`; no operation is using the memory while `self` can
-        // be borrowed, since an operation in flight owns it.
-        unsafe { core::slice::from_raw_parts(self.ptr, self.len) }
+        self.0.bytes()
     }
 
     /// The bytes of the range, for writing.
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`; the borrow is exclusive, and so is the owner.
-        unsafe { core::slice::from_raw_parts_mut(self.ptr, self.len) }
+        // SAFETY: as in `Owned::bytes`; the borrow is exclusive, and so is the owner, from which
+        // `new` had a pointer that is good for writing.
+        unsafe { core::slice::from_raw_parts_mut(self.0.ptr, self.0.len) }
     }
 
     /// The length of the range, in bytes.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.len
+        self.0.len
     }
 
     /// The owner again, if it is a `B`; else the memory as it was.
@@ -284,23 +281,17 @@ impl ReadMemory {
     ///
     /// The memory itself, when its owner is of another type.
     pub fn into_inner<B: IoBufMut>(self) -> Result<B, Self> {
-        let Self { owner, ptr, len } = self;
-        match owner.downcast::<B>() {
-            Ok(owner) => Ok(*owner),
-            Err(owner) => Err(Self { owner, ptr, len }),
-        }
+        self.0.into_inner().map_err(Self)
     }
 
     pub(crate) fn as_mut_ptr(&self) -> *mut u8 {
-        self.ptr
+        self.0.ptr
     }
 }
 
 impl fmt::Debug for ReadMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadMemory")
-            .field("len_bytes", &self.len)
-            .finish_non_exhaustive()
+        self.0.fmt("ReadMemory", f)
     }
 }
 
@@ -334,10 +325,9 @@ impl Memory {
     pub fn into_inner<B: IoBuf>(self) -> Result<B, Self> {
         match self {
             Self::None => Err(Self::None),
-            Self::Read(ReadMemory { owner, ptr, len }) => match owner.downcast::<B>() {
-                Ok(owner) => Ok(*owner),
-                Err(owner) => Err(Self::Read(ReadMemory { owner, ptr, len })),
-            },
+            Self::Read(ReadMemory(owned)) => {
+                owned.into_inner().map_err(|it| Self::Read(ReadMemory(it)))
+            }
             Self::Write(memory) => memory.into_inner().map_err(Self::Write),
         }
     }

@@ -167,10 +167,6 @@ impl Backend for AnyBackend {
         either!(self, backend => backend.punch_hole(file, offset, len_bytes))
     }
 
-    fn sync_all(&self, file: &FileHandle) -> Result<(), IoError> {
-        either!(self, backend => backend.sync_all(file))
-    }
-
     fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {
         either!(self, backend => backend.truncate(file, len_bytes))
     }

@@ -345,19 +345,6 @@ pub trait Backend: Send + Sync + 'static {
         write_zeroes(self, file, offset, end).map(|()| Punched::Zeroed)
     }
 
-    /// Makes every write to the file that has completed durable, with all that the file system
-    /// knows of the file (`fsync`), in this thread. Blocks.
-    ///
-    /// [`Action::SyncData`] does all that reading the data back needs, its length included; this
-    /// adds times and the like. The default is that action.
-    ///
-    /// # Errors
-    ///
-    /// [`IoError`]; what was written since the last good sync is then in doubt for good.
-    fn sync_all(&self, file: &Self::File) -> Result<(), IoError> {
-        self.execute(file, Action::SyncData).result.map(drop)
-    }
-
     /// Cuts or extends a file to a length; an extension reads as zeroes and takes no space.
     /// Durable only after a sync. Blocks.
     ///

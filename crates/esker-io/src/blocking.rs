@@ -117,81 +117,7 @@ impl Backend for Blocking {
         self.shared.calls.counters.latencies.snapshot()
     }
 
-    fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {
-        file::create_dir_all(path)
-    }
-
-    fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
-        file::open(path, options)
-    }
-
-    fn list(&self, dir: &Path) -> Result<Vec<OsString>, IoError> {
-        file::list(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
-        file::rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> Result<(), IoError> {
-        file::remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
-        file::sync_dir(dir)
-    }
-
-    fn path(&self, file: &FileHandle) -> Arc<Path> {
-        file.shared_path()
-    }
-
-    fn facts(&self, file: &FileHandle) -> Result<FileFacts, IoError> {
-        file.facts()
-    }
-
-    fn try_lock(&self, file: &FileHandle) -> Result<bool, IoError> {
-        file.try_lock()
-    }
-
-    fn is_locked(&self, file: &FileHandle) -> Result<bool, IoError> {
-        file.is_locked()
-    }
-
-    fn allocate(
-        &self,
-        file: &FileHandle,
-        offset: u64,
-        len_bytes: u64,
-    ) -> Result<Allocated, IoError> {
-        file.allocate(offset, len_bytes, Allocation::Quick)
-    }
-
-    fn allocate_with(
-        &self,
-        file: &FileHandle,
-        offset: u64,
-        len_bytes: u64,
-        how: Allocation,
-    ) -> Result<Allocated, IoError> {
-        file.allocate(offset, len_bytes, how)
-    }
-
-    fn punch_hole(
-        &self,
-        file: &FileHandle,
-        offset: u64,
-        len_bytes: u64,
-    ) -> Result<Punched, IoError> {
-        file.punch_hole(offset, len_bytes)
-    }
-
-    fn sync_all(&self, file: &FileHandle) -> Result<(), IoError> {
-        self.shared.calls.sync_all(file)
-    }
-
-    fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {
-        file.truncate(len_bytes)
-    }
+    file::names_and_files!();
 
     fn submit(&self, batch: Vec<Operation<FileHandle>>) {
         if batch.is_empty() {
@@ -320,6 +246,11 @@ impl Calls {
                 }
             }
             Action::SyncData => self.sync_call(file),
+            Action::SyncAll => {
+                self.counters.system_call();
+                // SAFETY: fsync touches no memory of this process.
+                returned(unsafe { libc::fsync(file.fd()) } as isize)
+            }
         }
     }
 
@@ -355,26 +286,6 @@ impl Calls {
             0 => written,
             errno => errno,
         }
-    }
-
-    /// All that the file system knows of the file, now.
-    pub(crate) fn sync_all(&self, file: &FileHandle) -> Result<(), IoError> {
-        let action = Action::SyncData;
-        let began = Instant::now();
-        self.counters.submitted(action.kind(), false);
-        let mut transfer = Transfer::new(action.kind(), 0, 0, file.alignment());
-        let result = loop {
-            self.counters.system_call();
-            // SAFETY: fsync touches no memory of this process.
-            let synced = returned(unsafe { libc::fsync(file.fd()) } as isize);
-            match transfer.returned(synced) {
-                Step::Continue | Step::Retry => self.counters.retried(),
-                step => break outcome(file, &action, &transfer, step),
-            }
-        };
-        self.counters
-            .completed(action.kind(), began, 0, result.is_err());
-        result.map(drop)
     }
 
     fn sync_call(&self, file: &FileHandle) -> i64 {

@@ -282,6 +282,16 @@ pub trait BackendExt: Backend + Sized {
         synced(self.execute(file, Action::SyncData))
     }
 
+    /// The same with all that the file system knows of the file, times and the like, in this
+    /// thread. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As for [`sync_data`](Self::sync_data).
+    fn sync_all(&self, file: &Self::File) -> Result<(), IoError> {
+        synced(self.execute(file, Action::SyncAll))
+    }
+
     /// Starts to write all of `buf` at `offset`.
     fn start_write<B: IoBuf>(
         &self,
@@ -324,6 +334,11 @@ pub trait BackendExt: Backend + Sized {
     /// Starts to make durable what has been written to the file up to now.
     fn start_sync(&self, file: &Self::File) -> Pending<Result<(), IoError>> {
         Pending::start(self, file, Action::SyncData, synced)
+    }
+
+    /// The same with all that the file system knows of the file, times and the like.
+    fn start_sync_all(&self, file: &Self::File) -> Pending<Result<(), IoError>> {
+        Pending::start(self, file, Action::SyncAll, synced)
     }
 }
 

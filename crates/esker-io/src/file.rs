@@ -90,7 +90,7 @@ impl FileHandle {
                 Some(start) => start.addr(),
                 None => self.misaligned_piece(memory),
             },
-            Action::SyncData => return Ok(()),
+            Action::SyncData | Action::SyncAll => return Ok(()),
         };
         let (offset, len_bytes) = (action.offset(), action.len_bytes() as u64);
         if offset
@@ -497,6 +497,85 @@ impl FileHandle {
             .map_err(|error| IoError::from_os(context, error))
     }
 }
+
+/// The methods of [`Backend`](crate::Backend) that every kernel backend has alike: names and the
+/// properties of files, by blocking calls.
+macro_rules! names_and_files {
+    () => {
+        fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {
+            file::create_dir_all(path)
+        }
+
+        fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
+            file::open(path, options)
+        }
+
+        fn list(&self, dir: &Path) -> Result<Vec<OsString>, IoError> {
+            file::list(dir)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
+            file::rename(from, to)
+        }
+
+        fn remove(&self, path: &Path) -> Result<(), IoError> {
+            file::remove(path)
+        }
+
+        fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
+            file::sync_dir(dir)
+        }
+
+        fn path(&self, file: &FileHandle) -> Arc<Path> {
+            file.shared_path()
+        }
+
+        fn facts(&self, file: &FileHandle) -> Result<FileFacts, IoError> {
+            file.facts()
+        }
+
+        fn try_lock(&self, file: &FileHandle) -> Result<bool, IoError> {
+            file.try_lock()
+        }
+
+        fn is_locked(&self, file: &FileHandle) -> Result<bool, IoError> {
+            file.is_locked()
+        }
+
+        fn allocate(
+            &self,
+            file: &FileHandle,
+            offset: u64,
+            len_bytes: u64,
+        ) -> Result<Allocated, IoError> {
+            file.allocate(offset, len_bytes, Allocation::Quick)
+        }
+
+        fn allocate_with(
+            &self,
+            file: &FileHandle,
+            offset: u64,
+            len_bytes: u64,
+            how: Allocation,
+        ) -> Result<Allocated, IoError> {
+            file.allocate(offset, len_bytes, how)
+        }
+
+        fn punch_hole(
+            &self,
+            file: &FileHandle,
+            offset: u64,
+            len_bytes: u64,
+        ) -> Result<Punched, IoError> {
+            file.punch_hole(offset, len_bytes)
+        }
+
+        fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {
+            file.truncate(len_bytes)
+        }
+    };
+}
+pub(crate) use names_and_files;
 
 #[cfg(test)]
 mod tests {

@@ -34,8 +34,10 @@ pub enum Action {
         durability: Durability,
     },
     /// Make every write to this file that had completed when this was submitted durable, with
-    /// what is needed to find it: `fdatasync`.
+    /// what is needed to find it, the file's length included: `fdatasync`.
     SyncData,
+    /// The same with all that the file system knows of the file, times and the like: `fsync`.
+    SyncAll,
 }
 
 impl Action {
@@ -45,7 +47,7 @@ impl Action {
         match self {
             Self::Read { .. } => OperationKind::Read,
             Self::Write { .. } => OperationKind::Write,
-            Self::SyncData => OperationKind::Sync,
+            Self::SyncData | Self::SyncAll => OperationKind::Sync,
         }
     }
 
@@ -66,7 +68,7 @@ impl Action {
     pub fn offset(&self) -> u64 {
         match self {
             Self::Read { offset, .. } | Self::Write { offset, .. } => *offset,
-            Self::SyncData => 0,
+            Self::SyncData | Self::SyncAll => 0,
         }
     }
 
@@ -76,7 +78,7 @@ impl Action {
         match self {
             Self::Read { memory, .. } => memory.len_bytes(),
             Self::Write { memory, .. } => memory.len_bytes(),
-            Self::SyncData => 0,
+            Self::SyncData | Self::SyncAll => 0,
         }
     }
 
@@ -92,7 +94,7 @@ impl Action {
         match self {
             Self::Read { memory, .. } => Memory::Read(memory),
             Self::Write { memory, .. } => Memory::Write(memory),
-            Self::SyncData => Memory::None,
+            Self::SyncData | Self::SyncAll => Memory::None,
         }
     }
 

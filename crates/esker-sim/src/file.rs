@@ -85,7 +85,7 @@ impl Description {
             }
             Action::Read { memory, .. } => memory.bytes().as_ptr().addr(),
             Action::Write { memory, .. } => self.misaligned_piece(memory),
-            Action::SyncData => return Ok(()),
+            Action::SyncData | Action::SyncAll => return Ok(()),
         };
         let (offset, len_bytes) = (action.offset(), action.len_bytes() as u64);
         if end_of(offset, len_bytes).is_none() {

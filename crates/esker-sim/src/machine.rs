@@ -405,7 +405,7 @@ impl Machine {
                 self.effect(|| context)?;
                 Ok(memory.len_bytes())
             }
-            Action::SyncData => {
+            Action::SyncData | Action::SyncAll => {
                 let fails = self.faults.take(Turn::Sync).is_some();
                 let node = self.node(file);
                 if fails {

@@ -229,16 +229,20 @@ fn durable_writes_and_syncs_complete<B: Backend>(bench: &Bench<B>) -> Ran {
         memory: WriteMemory::new(pattern(offset, 3000)),
         durability: Durability::Durable,
     };
-    let completions = bench.complete(&file, vec![durable(0), durable(3000), Action::SyncData]);
+    let syncs = [Action::SyncData, Action::SyncAll];
+    let batch = [durable(0), durable(3000)].into_iter().chain(syncs);
+    let completions = bench.complete(&file, batch.collect());
     let counts: Vec<_> = completions
         .into_iter()
         .map(|done| done.result.expect("it succeeds"))
         .collect();
-    assert_eq!(counts, [3000, 3000, 0]);
+    assert_eq!(counts, [3000, 3000, 0, 0]);
     let done = bench.backend.execute(&file, durable(6000));
     assert_eq!(done.result.expect("it succeeds"), 3000);
     bench.backend.sync_data(&file).expect("it succeeds");
     let pending = bench.backend.start_sync(&file);
+    bench.finish(pending).expect("it succeeds");
+    let pending = bench.backend.start_sync_all(&file);
     bench.finish(pending).expect("it succeeds");
     bench.backend.sync_all(&file).expect("it succeeds");
     let [done] = one(bench.complete(&file, vec![read(3000, 3000)]));

@@ -289,5 +289,6 @@ fn entry(tenant: &mut InFlight) -> squeue::Entry {
                 .build()
         }
         Action::SyncData => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
+        Action::SyncAll => opcode::Fsync::new(fd).build(),
     }
 }

@@ -56,7 +56,7 @@ impl Faulty {
     fn spoil(&self, file: &FileHandle, action: Action) -> Result<Action, Completion> {
         let passes = match &action {
             Action::Write { .. } => self.writes_left.take(),
-            Action::SyncData => self.syncs_left.take(),
+            Action::SyncData | Action::SyncAll => self.syncs_left.take(),
             _ => true,
         };
         if passes {
@@ -75,7 +75,7 @@ impl Faulty {
                     self.flushes.fetch_add(1, Ordering::SeqCst);
                 }
             }
-            Action::SyncData => {
+            Action::SyncData | Action::SyncAll => {
                 self.flushes.fetch_add(1, Ordering::SeqCst);
             }
             _ => {}

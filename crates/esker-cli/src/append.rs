@@ -25,6 +25,7 @@ use crate::failure::{Failure, explain};
 use crate::input::{Input, InputError};
 use crate::output::{Output, say};
 use crate::split::Chunk;
+use crate::statistics;
 use crate::store::{self, Store};
 use crate::system::Stop;
 
@@ -51,9 +52,14 @@ pub(crate) fn run(args: &Append) -> Result<(), Failure> {
     let held = hold_all(&store, args.durability, outcome.last);
     let seconds = start.elapsed().as_secs_f64();
     let durable = store.durable();
+    let statistics = args.stats.then(|| statistics::as_text(store.backend()));
     let closed = store
         .close()
         .map_err(|error| Failure::new(format!("cannot close {}", args.store.display()), &error));
+    // Before the verdict: where something went wrong they are wanted most.
+    if let Some(statistics) = statistics {
+        eprint!("{statistics}");
+    }
     outcome.judge(&input, durable)?;
     held?;
     closed?;

@@ -64,6 +64,9 @@ pub(crate) struct Append {
     /// Print each record's LSN on a line, in the order of the input.
     #[arg(long)]
     pub(crate) lsns: bool,
+    /// Say at the end what the I/O layer has done: operations, times, system calls.
+    #[arg(long)]
+    pub(crate) stats: bool,
     /// How the input is cut into records.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) framing: Framing,
@@ -262,7 +265,7 @@ mod tests {
     #[test]
     fn names_of_the_design_are_understood() {
         for line in [
-            "esker append s a - --threads 8 --durability none --ordering serialised --lsns",
+            "esker append s a - --threads 8 --durability none --ordering serialised --lsns --stats",
             "esker append s --durability written --backend uring --framing length",
             "esker append s --durability durable --backend auto --ordering tail-localised",
             "esker cat s --from 10 --limit 0 --lsns --follow --framing lines",

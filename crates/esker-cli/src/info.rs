@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::args::Info;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::store;
+use crate::{statistics, store};
 
 /// Runs the command.
 pub(crate) fn run(args: &Info) -> Result<(), Failure> {
@@ -16,7 +16,10 @@ pub(crate) fn run(args: &Info) -> Result<(), Failure> {
     })?;
     let mut output = Output::new()?;
     if args.json {
-        output.line(&as_json(&info).to_string())?;
+        let mut object = as_json(&info);
+        // What it took to find all this out.
+        object["io"] = statistics::as_json(reader.backend());
+        output.line(&object.to_string())?;
     } else {
         for (name, value) in as_text(&info) {
             output.line(&format!("{name:<14} {value}"))?;

@@ -15,6 +15,7 @@ mod input;
 mod output;
 mod salvage;
 mod split;
+mod statistics;
 mod store;
 mod system;
 mod trim;

@@ -33,6 +33,7 @@ struct Shared {
     changed: Condvar,
     in_flight: AtomicUsize,
     batches: AtomicU64,
+    peak_in_flight: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -120,6 +121,7 @@ impl Backend for Pool {
         Statistics {
             batches: self.shared.batches.load(SeqCst),
             in_flight: self.in_flight() as u64,
+            peak_in_flight: self.shared.peak_in_flight.load(SeqCst) as u64,
             ..self.shared.calls.statistics()
         }
     }
@@ -190,7 +192,9 @@ impl Backend for Pool {
             return;
         }
         self.shared.batches.fetch_add(1, SeqCst);
-        self.shared.in_flight.fetch_add(batch.len(), SeqCst);
+        let before = self.shared.in_flight.fetch_add(batch.len(), SeqCst);
+        let peak = before + batch.len();
+        self.shared.peak_in_flight.fetch_max(peak, SeqCst);
         self.shared.queue().operations.extend(batch);
         self.shared.changed.notify_all();
     }

@@ -123,9 +123,9 @@ impl Backend for Blocking {
         if batch.is_empty() {
             return;
         }
-        self.shared.calls.counters.batch();
         // SeqCst: as in `run_operation`.
-        self.shared.in_flight.fetch_add(batch.len(), SeqCst);
+        let before = self.shared.in_flight.fetch_add(batch.len(), SeqCst);
+        self.shared.calls.counters.batch(before + batch.len());
         inline::run(batch.into_iter().map(|operation| {
             let shared = Arc::clone(&self.shared);
             Box::new(move || run_operation(&shared, operation)) as inline::Job

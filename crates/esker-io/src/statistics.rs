@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::error::OperationKind;
 use crate::latency::Recorder;
-use crate::sync::{AtomicU64, Relaxed};
+use crate::sync::{AtomicU64, AtomicUsize, Relaxed};
 
 /// Operations of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Statistics {
     pub retries: u64,
     /// Operations submitted and not completed at the moment of the snapshot.
     pub in_flight: u64,
+    /// The most that there ever were of those at the same time.
+    pub peak_in_flight: u64,
 }
 
 impl KindStatistics {
@@ -54,7 +56,8 @@ impl KindStatistics {
 }
 
 impl Statistics {
-    /// What came since an earlier snapshot of the same backend; what is in flight is as now.
+    /// What came since an earlier snapshot of the same backend; what is in flight is as now, and
+    /// the most that ever was is as ever.
     ///
     /// # Examples
     ///
@@ -77,6 +80,7 @@ impl Statistics {
             continued: self.continued.saturating_sub(earlier.continued),
             retries: self.retries.saturating_sub(earlier.retries),
             in_flight: self.in_flight,
+            peak_in_flight: self.peak_in_flight,
         }
     }
 
@@ -84,6 +88,12 @@ impl Statistics {
     #[must_use]
     pub fn submitted(&self) -> u64 {
         self.reads.submitted + self.writes.submitted + self.syncs.submitted
+    }
+
+    /// Operations of all kinds that ended with an error.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.reads.failed + self.writes.failed + self.syncs.failed
     }
 
     /// Operations that ended for each system call that moved data or waited for it: above 1 where
@@ -141,6 +151,7 @@ pub(crate) struct Counters {
     system_calls: AtomicU64,
     continued: AtomicU64,
     retries: AtomicU64,
+    peak_in_flight: AtomicUsize,
     pub(crate) latencies: Recorder,
 }
 
@@ -172,8 +183,13 @@ impl Counters {
         }
     }
 
-    pub(crate) fn batch(&self) {
+    /// A batch was submitted, with which `in_flight` operations are in flight.
+    pub(crate) fn batch(&self, in_flight: usize) {
         self.batches.fetch_add(1, Relaxed);
+        // A load first: the peak is rarely moved, and the line it lies in is everybody's.
+        if self.peak_in_flight.load(Relaxed) < in_flight {
+            self.peak_in_flight.fetch_max(in_flight, Relaxed);
+        }
     }
 
     pub(crate) fn system_call(&self) {
@@ -199,6 +215,7 @@ impl Counters {
             continued: self.continued.load(Relaxed),
             retries: self.retries.load(Relaxed),
             in_flight: in_flight as u64,
+            peak_in_flight: self.peak_in_flight.load(Relaxed) as u64,
         }
     }
 }

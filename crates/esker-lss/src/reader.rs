@@ -156,6 +156,12 @@ impl<B: Backend> Reader<B> {
         self.shared.state().durable
     }
 
+    /// The backend that the store was opened on, for its statistics.
+    #[must_use]
+    pub fn backend(&self) -> &B {
+        &self.shared.backend
+    }
+
     /// The epoch that the store is in. With another epoch, addresses past what was durable may
     /// have other content.
     #[must_use]

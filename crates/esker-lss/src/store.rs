@@ -350,6 +350,12 @@ impl<B: Backend> Store<B> {
         self.core.tail()
     }
 
+    /// The backend that the store was opened on, for its statistics.
+    #[must_use]
+    pub fn backend(&self) -> &B {
+        &self.core.backend
+    }
+
     /// What the store is and what it has done since it was opened. Blocks: it looks at the files.
     ///
     /// # Errors

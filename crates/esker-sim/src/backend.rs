@@ -182,6 +182,9 @@ impl Backend for Sim {
             let state = &mut *state;
             state.machine.statistics.batches += 1;
             state.in_flight += batch.len();
+            let in_flight = state.in_flight as u64;
+            let peak = &mut state.machine.statistics.peak_in_flight;
+            *peak = in_flight.max(*peak);
             for operation in batch {
                 let Operation { file, action, .. } = &operation;
                 let ended = self.check_life(file, action.kind()).err().map(Err);

@@ -49,6 +49,44 @@ fn the_backend_is_the_one_asked_for() {
 }
 
 #[test]
+fn info_and_append_say_what_their_io_was() {
+    for (backend, kind) in backends() {
+        let place = Place::new();
+        let how = ["--stats", "--backend", backend];
+        let said = place.append(&how, &b"a line\n".repeat(1000)).stderr;
+        let line = |name: &str| {
+            let found = said.lines().find(|line| line.starts_with(name));
+            found.unwrap_or_else(|| panic!("no {name} in {said}"))
+        };
+        assert!(line("backend").contains(kind));
+        assert!(line("writes").contains(" bytes (") && line("writes").contains("p99"));
+        assert!(line("calls").contains("operations and "));
+        assert!(line("trouble").contains(" 0 failed, 0 continued"), "{said}");
+        let info = json(&place.run("info", &["--json", "--backend", backend]).text());
+        let io = &info["io"];
+        assert!(io["reads"]["completed"].as_u64() >= Some(1), "{io}");
+        assert_eq!(io["reads"]["completed"], io["reads"]["submitted"]);
+        assert!(io["reads"]["bytes"].as_u64() >= Some(4096), "{io}");
+        assert!(
+            io["reads"]["latency_us"]["max"].as_f64() > Some(0.0),
+            "{io}"
+        );
+        assert!(io["system_calls"].as_u64() >= Some(1), "{io}");
+        assert_eq!(
+            (&io["writes"]["bytes"], &io["in_flight"]),
+            (&0.into(), &0.into())
+        );
+        assert!(
+            io["operations_per_system_call"].as_f64() > Some(0.0),
+            "{io}"
+        );
+    }
+    let place = Place::new();
+    let said = place.append(&[], b"a\n").stderr;
+    assert_eq!(said.lines().count(), 1, "only who asks is told: {said}");
+}
+
+#[test]
 fn verify_counts_what_is_there_and_changes_nothing() {
     let place = Place::new();
     place.append(&[], b"a\nbc\n").ok();

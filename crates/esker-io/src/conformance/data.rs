@@ -378,8 +378,8 @@ fn bytes_are_counted<B: Backend>(bench: &Bench<B>) -> Ran {
     assert_eq!((counted.writes.completed, counted.writes.bytes), (2, 150));
     assert_eq!((counted.reads.completed, counted.reads.bytes), (1, 120));
     assert_eq!((counted.syncs.completed, counted.syncs.failed), (1, 0));
-    assert_eq!(counted.in_flight, 0);
-    assert_eq!(counted.batches, 2);
+    assert_eq!((counted.in_flight, counted.peak_in_flight), (0, 2));
+    assert_eq!((counted.batches, counted.failed()), (2, 0));
     let took = bench.backend.latencies();
     if took.writes.count() == 0 {
         return Ran::Skipped("it keeps no latencies".to_owned());

@@ -183,10 +183,10 @@ impl Backend for Uring {
         }
         let ring = &self.ring;
         let counters = &ring.calls.counters;
-        counters.batch();
+        let before = ring.in_flight.fetch_add(batch.len(), SeqCst);
+        counters.batch(before + batch.len());
         let mut accepted = Vec::with_capacity(batch.len());
         let mut finished = Vec::new();
-        ring.in_flight.fetch_add(batch.len(), SeqCst);
         let began = Instant::now();
         for operation in batch {
             let action = &operation.action;

@@ -120,7 +120,7 @@ fn a_serialised_lane_may_grow_from_its_sinks<B: Backend>(bench: &Bench<B>) -> Ra
         let file = bench.backend.open(&path, &options).expect("it exists");
         let lane = Arc::new(Lane::new(Arc::clone(&bench.backend), Ordering::Serialised));
         let ended = Arc::new(AtomicUsize::new(0));
-        chain(&lane, &file, 10_000, Arc::clone(&ended));
+        chain(&lane, &file, 5000, Arc::clone(&ended));
         bench.wait("the end of the chain", || ended.load(SeqCst) == 1);
     }
     Ran::Done

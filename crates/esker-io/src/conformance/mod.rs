@@ -1,7 +1,7 @@
 //! The suite that every backend has to pass.
 //!
 //! [`run`] makes a fresh backend and a fresh directory for each check, runs them all, and reports
-//! each by name. A check fails by panicking; one that never ends is failed after 40 seconds,
+//! each by name. A check fails by panicking; one that never ends is failed after some minutes,
 //! and its thread is left behind.
 //! What needs a fault that only the caller can cause (a full disk, a short write) is not here.
 //!
@@ -154,11 +154,12 @@ macro_rules! checks {
 }
 use checks;
 
-/// No wait of a check takes longer, unless the backend has lost something.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// No wait of a check takes longer, unless the backend has lost something: most take milliseconds,
+/// but the machine may have much else to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// No check takes longer, waits included.
-const LIMIT: Duration = Duration::from_secs(40);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Where a check works.
 struct Bench<B: Backend> {

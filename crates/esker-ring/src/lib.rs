@@ -42,6 +42,19 @@
 //! stores) holds up those who need the *next* buffer; they are told so ([`TryReserve::Full`]) and
 //! can wait parked. A mutex guards only the parking lot and the list of orphaned buffers.
 //!
+//! # When a thread fails
+//!
+//! - A *writer that panics or gives up* drops its [`Reservation`]. The bytes become a void record,
+//!   and the ring goes on.
+//! - A *flusher that panics* drops its [`SealedBuffer`], and a queue that goes with it drops what is
+//!   in it. The memory goes back to the ring, which goes on. It cannot know whether the bytes had
+//!   reached their place: the log has a hole then, which is for the layer above to notice, by
+//!   the panic or by the sequence number that is missing.
+//! - A guard or buffer that is *forgotten*, or whose thread hangs, keeps its slot. The ring goes on
+//!   through the others, and stops where it comes round to that one: reserving says
+//!   [`TryReserve::Full`], waiting ends only with its timeout and uses no CPU, and
+//!   [`Ring::blocker`] names the buffer and who has it.
+//!
 //! # Where it comes from
 //!
 //! The flush buffers with a packed state word are those of LLAMA (Levandoski, Lomet, Sengupta:
@@ -54,6 +67,7 @@
 
 mod appender;
 mod batch;
+mod blocker;
 mod config;
 mod error;
 mod extent;
@@ -72,6 +86,7 @@ mod waiters;
 mod word;
 
 pub use appender::Appender;
+pub use blocker::Blocker;
 pub use config::RingBuilder;
 pub use error::{ExtentError, ExtentRefused, ReserveError, RingConfigError};
 pub use extent::ReserveExtent;

@@ -19,8 +19,8 @@ use crate::{BufferSeq, SealedBuffer};
 /// Dropping it, also by unwinding, fills the bytes with a void record and leaves; a sealed buffer
 /// that falls to the drop is parked in the ring and handed out by the next call that finds the
 /// buffer sealed, or by [`Ring::take_orphan`](crate::Ring::take_orphan). Forgetting it
-/// (`mem::forget`) keeps its buffer, and so in time the ring, from moving on; nothing unsound
-/// comes of it.
+/// (`mem::forget`) keeps its buffer, and so in time the ring, from moving on, and
+/// [`Ring::blocker`](crate::Ring::blocker) says so; nothing unsound comes of it.
 #[must_use = "a reservation that is dropped becomes a void record"]
 pub struct Reservation<'a> {
     shared: &'a Arc<Shared>,

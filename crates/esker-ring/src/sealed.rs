@@ -14,7 +14,10 @@ use crate::sync::Arc;
 /// The owner may do anything with the bytes: fill the header, write them somewhere, send them.
 /// As an [`IoBuf`] it is its *padded* bytes: header, records, and zeroes up to the alignment.
 /// Dropping it, or [`recycle`](Self::recycle), which is the same, frees its slot: the ring can
-/// reuse the memory. So drop it when the bytes are where they belong, not before.
+/// reuse the memory. So drop it when the bytes are where they belong, not before. A flusher that
+/// panics drops it too: the ring goes on, and it is for the layer above to notice what was lost.
+/// Forgetting it (`mem::forget`) keeps its slot: the ring stops when it comes round to it, and
+/// [`Ring::blocker`](crate::Ring::blocker) names it.
 #[must_use = "dropping a sealed buffer gives its memory back to the ring, written or not"]
 pub struct SealedBuffer {
     shared: Arc<Shared>,

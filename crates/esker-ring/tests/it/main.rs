@@ -1,5 +1,6 @@
 //! The ring on real threads: its invariants R1 to R8 by name, its outcomes, its waiting.
 
+mod failures;
 mod invariants;
 mod leases;
 mod outcomes;

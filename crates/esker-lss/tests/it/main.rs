@@ -9,6 +9,7 @@ mod appending;
 mod commit;
 mod concurrency;
 mod faulty;
+mod forking;
 mod futures;
 mod images;
 mod lifecycle;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use esker_io::AnyBackend;
-use esker_lss::{Lsn, Options, Store};
+use esker_lss::{Appender, Lsn, Options, Store};
 
 use crate::log::{About, Address, Log, Outcome};
 
@@ -11,11 +11,11 @@ use crate::log::{About, Address, Log, Outcome};
 pub(crate) struct Esker(Store<AnyBackend>);
 
 impl Log for Esker {
-    type Writer<'a> = ();
+    type Writer<'a> = Appender<'a, AnyBackend>;
 
     const ABOUT: About = About {
         name: "esker",
-        how: "append, append_durable, flush",
+        how: "append_durable; an appender for each thread where one sync is enough, and flush",
         appends: true,
         reads: true,
         scans: true,
@@ -29,17 +29,17 @@ impl Log for Esker {
         )?))
     }
 
-    fn writer(&self, _thread: usize) -> Outcome<()> {
-        Ok(())
+    fn writer(&self, _thread: usize) -> Outcome<Appender<'_, AnyBackend>> {
+        Ok(self.0.appender())
     }
 
-    fn append_durable(&self, (): &mut (), record: &[u8]) -> Outcome<()> {
+    fn append_durable(&self, _writer: &mut Appender<'_, AnyBackend>, record: &[u8]) -> Outcome<()> {
         self.0.append_durable(record)?;
         Ok(())
     }
 
-    fn append(&self, (): &mut (), record: &[u8]) -> Outcome<Address> {
-        Ok([self.0.append(record)?.get(), 0])
+    fn append(&self, writer: &mut Appender<'_, AnyBackend>, record: &[u8]) -> Outcome<Address> {
+        Ok([writer.append(record)?.get(), 0])
     }
 
     fn sync(&self) -> Outcome<()> {

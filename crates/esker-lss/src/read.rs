@@ -12,6 +12,8 @@ use crate::core::Core;
 use crate::dispatch::By;
 use crate::error::ReadError;
 use crate::format::{record, slot};
+use crate::log::{Log, room};
+use crate::read_many::Source;
 use crate::resident::Whereabouts;
 use crate::sync::Ordering;
 
@@ -112,7 +114,32 @@ impl<B: Backend> Core<B> {
             .get(offset..)
             .and_then(|bytes| record::parse(bytes, &self.checksums, lsn).ok())
             .filter(|record| record.kind == record::Kind::Data)
-            .map(|record| record.payload.to_vec())
             .ok_or(ReadError::NotARecord { lsn })
+            .and_then(|record| copy(record.payload))
     }
+}
+
+impl<B: Backend> Source<B> for Arc<Core<B>> {
+    fn log(&self) -> &Log<B> {
+        &self.log
+    }
+
+    fn on_disk(&self, lsn: Lsn) -> Option<Lsn> {
+        let written = Lsn::new(self.written.lsn());
+        (lsn >= Core::first(self) && lsn < written).then_some(written)
+    }
+
+    fn first(&self) -> Lsn {
+        Core::first(self)
+    }
+
+    fn read_one(&self, lsn: Lsn) -> Result<Vec<u8>, ReadError> {
+        self.read(lsn)
+    }
+}
+
+fn copy(payload: &[u8]) -> Result<Vec<u8>, ReadError> {
+    let mut copy = room(payload.len())?;
+    copy.extend_from_slice(payload);
+    Ok(copy)
 }

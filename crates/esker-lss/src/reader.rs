@@ -16,6 +16,7 @@ use esker_io::{Backend, Description};
 use crate::error::{OpenError, ReadError};
 use crate::format::superblock::{Superblock, VERSION};
 use crate::log::Log;
+use crate::read_many::{ReadMany, Source};
 use crate::recovery::{Recovered, Tail, Walk, check_files, conclude, marked_durable, resume};
 use crate::scan::Scan;
 use crate::segments::SegmentSet;
@@ -187,6 +188,12 @@ impl<B: Backend> Reader<B> {
         self.shared.read(lsn)
     }
 
+    /// Reads the records at `lsns`, in that order, each with a result of its own, as
+    /// [`read`](Self::read) would: with many reads in flight, from this thread.
+    pub fn read_many<'s>(&'s self, lsns: &'s [Lsn]) -> ReadMany<'s, B> {
+        ReadMany::new(&self.shared, lsns)
+    }
+
     /// The records of a range of addresses in the log's order, up to [`end`](Self::end). The first
     /// address must be a record's, or [`first`](Self::first).
     ///
@@ -298,6 +305,26 @@ impl<B: Backend> Shared<B> {
             return result;
         }
         self.log.read_record(lsn, self.state().end.lsn)
+    }
+}
+
+impl<B: Backend> Source<B> for Arc<Shared<B>> {
+    fn log(&self) -> &Log<B> {
+        &self.log
+    }
+
+    fn on_disk(&self, lsn: Lsn) -> Option<Lsn> {
+        let state = self.state();
+        let end = state.end.lsn;
+        (lsn >= state.superblock.first.lsn && lsn < end).then_some(end)
+    }
+
+    fn first(&self) -> Lsn {
+        self.state().superblock.first.lsn
+    }
+
+    fn read_one(&self, lsn: Lsn) -> Result<Vec<u8>, ReadError> {
+        self.read(lsn)
     }
 }
 

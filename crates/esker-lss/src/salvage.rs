@@ -33,7 +33,7 @@ use crate::format::array_at;
 use crate::format::record::{HEADER_BYTES, Kind, RecordCheck, RecordHeader, RecordSeal};
 use crate::format::slot;
 use crate::format::superblock::Superblock;
-use crate::log::Record;
+use crate::record_scan::Record;
 use crate::recovery::{Tail, Unseen, check_files, conclude, marked_durable, walk};
 use crate::segments::SegmentSet;
 use crate::superblock::SuperblockView;

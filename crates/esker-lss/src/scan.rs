@@ -8,7 +8,8 @@ use esker_io::Backend;
 
 use crate::Lsn;
 use crate::error::ReadError;
-use crate::log::{Log, Record, RecordScan};
+use crate::log::Log;
+use crate::record_scan::{Record, RecordScan};
 
 /// Records in the order of their addresses, read ahead of what is asked for. Voids are skipped.
 ///

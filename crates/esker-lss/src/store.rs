@@ -22,6 +22,7 @@ use crate::geometry::{Geometry, Sizes};
 use crate::log::Log;
 use crate::maintenance::Maintainer;
 use crate::options::{Maintenance, Options};
+use crate::read_many::ReadMany;
 use crate::recovery::recover;
 use crate::resident::Resident;
 use crate::scan::Scan;
@@ -295,6 +296,30 @@ impl<B: Backend> Store<B> {
     /// damaged, and others as they say.
     pub fn read(&self, lsn: Lsn) -> Result<Vec<u8>, ReadError> {
         self.core.read(lsn)
+    }
+
+    /// Reads the records at `lsns` back, in that order, each with a result of its own, as
+    /// [`read`](Self::read) would: with many reads in flight, from this thread. The same address may
+    /// be there twice. Reads nothing before the first is asked for.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_lss::{AnyBackend, Lsn, Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::open(dir.path(), AnyBackend::auto(), Options::default())?;
+    /// let mut lsns = store.append_batch(&[b"one", b"two", b"three"])?;
+    /// lsns.reverse();
+    /// let records: Vec<Vec<u8>> = store.read_many(&lsns).collect::<Result<_, _>>()?;
+    /// assert_eq!(records, [&b"three"[..], b"two", b"one"]);
+    ///
+    /// let some = [lsns[0], Lsn::new(12345), lsns[2]];
+    /// let found = store.read_many(&some).depth(8).filter(Result::is_ok).count();
+    /// assert_eq!(found, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_many<'s>(&'s self, lsns: &'s [Lsn]) -> ReadMany<'s, B> {
+        ReadMany::new(&self.core, lsns)
     }
 
     /// The records of a range of addresses in the log's order, up to what was appended before the

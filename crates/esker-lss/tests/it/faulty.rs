@@ -18,12 +18,18 @@ pub(crate) struct Faulty {
     /// Writes and syncs of data that are still let through; then each fails with EIO.
     pub(crate) writes_left: Countdown,
     pub(crate) syncs_left: Countdown,
+    /// Reads that are still let through; then each fails with EIO.
+    pub(crate) reads_left: Countdown,
     /// Allocations fail with ENOSPC.
     pub(crate) full: AtomicBool,
     /// Durable writes and syncs that have succeeded.
     pub(crate) flushes: AtomicU64,
     /// Writes of any kind that have succeeded.
     pub(crate) writes: AtomicU64,
+    /// Reads that were let through.
+    pub(crate) reads: AtomicU64,
+    /// The most operations that were submitted together.
+    pub(crate) largest_batch: AtomicU64,
 }
 
 /// Lets a number through; unlimited until it is set.
@@ -57,7 +63,7 @@ impl Faulty {
         let passes = match &action {
             Action::Write { .. } => self.writes_left.take(),
             Action::SyncData | Action::SyncAll => self.syncs_left.take(),
-            _ => true,
+            Action::Read { .. } => self.reads_left.take(),
         };
         if passes {
             return Ok(action);
@@ -78,7 +84,9 @@ impl Faulty {
             Action::SyncData | Action::SyncAll => {
                 self.flushes.fetch_add(1, Ordering::SeqCst);
             }
-            _ => {}
+            Action::Read { .. } => {
+                self.reads.fetch_add(1, Ordering::SeqCst);
+            }
         }
     }
 }
@@ -151,6 +159,8 @@ impl Backend for Faulty {
     }
 
     fn submit(&self, batch: Vec<Operation<FileHandle>>) {
+        self.largest_batch
+            .fetch_max(batch.len() as u64, Ordering::SeqCst);
         for operation in batch {
             let Operation { file, action, sink } = operation;
             match self.spoil(&file, action) {

@@ -14,6 +14,7 @@ mod futures;
 mod images;
 mod lifecycle;
 mod poison;
+mod read_many;
 mod reading;
 mod space;
 mod support;

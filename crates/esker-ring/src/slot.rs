@@ -115,7 +115,8 @@ impl Tenancy {
     /// Starts the tenancy `seq`. Only between a won claim and the opening of the word.
     pub(crate) fn begin(&self, seq: u64, base: u64) {
         // Release, both: a snapshot that reads either value also sees the claim before it (E5),
-        // and one that reads `seq` sees `base`. For reservers the word's Release does it (E2).
+        // and one that reads `seq` sees `base`. (A fence before the claim passes on nearly as much,
+        // but an extent has none there.) For reservers the word's Release does it (E2).
         self.base.store(base, Ordering::Release);
         self.seq.store(seq, Ordering::Release);
     }

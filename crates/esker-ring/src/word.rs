@@ -323,8 +323,14 @@ impl StateWord {
                 return PinStep::Busy;
             }
             // Acquire: reads from the end of the release sequences of every `leave` of this
-            // tenancy (E3), and there was one for every reservation, for the count is zero.
-            match self.exchange(seen, seen.with_writer(), Ordering::Acquire) {
+            // tenancy (E3), and there was one for every reservation, for the count is zero. `load`
+            // does not stand in for it: the slot may have come round to the same word since.
+            let ordering = if cfg!(esker_canary = "pin-relaxed") {
+                Ordering::Relaxed
+            } else {
+                Ordering::Acquire
+            };
+            match self.exchange(seen, seen.with_writer(), ordering) {
                 Ok(()) => return PinStep::Pinned { end },
                 Err(_) => seen = self.load(),
             }
@@ -362,8 +368,9 @@ impl StateWord {
     #[cold]
     fn claim(&self, seen: Snapshot) -> Leave {
         // From exactly {sealed, no writers, no flush}: one thread gets it, and only once in a
-        // tenancy, for the bit stays until the slot is opened again. A failure needs no retry:
-        // whoever changed the word leaves it too, and checks as we did.
+        // tenancy, for the bit stays until the slot is opened again. Nobody enters a sealed word,
+        // so only one thread takes the count to zero and this does not fail; that it could keeps
+        // a fault elsewhere from handing a buffer over twice.
         // Acquire: ends the release sequences of every `leave` of the tenancy (E3).
         match self.exchange(seen, Snapshot(seen.0 | FLUSHING), Ordering::Acquire) {
             Ok(()) => Leave::LastOut,

@@ -60,5 +60,13 @@ scenarios! {
     the_last_one_out_meets_a_latecomer,
     a_seal_waits_for_a_crosser,
     an_exact_fill_is_sealed_once,
+    a_late_seal_meets_the_same_word,
+    a_late_pin_meets_the_same_word,
+    a_late_extent_meets_the_same_word,
+    a_late_extent_finds_the_limit,
+    a_close_wakes_whoever_waits_for_it,
+    a_full_ring_wakes_its_task,
+    a_position_is_of_one_moment,
+    a_late_extent_finds_no_slot,
     everybody_at_once,
 }

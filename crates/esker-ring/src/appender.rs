@@ -112,6 +112,24 @@ enum Attempt {
 
 impl Ring {
     /// A handle that reserves for one thread, cheaper for small records.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::Ring;
+    ///
+    /// let ring = Ring::builder().build()?;
+    /// std::thread::scope(|scope| {
+    ///     for _ in 0..4 {
+    ///         let mut appender = ring.appender();
+    ///         scope.spawn(move || {
+    ///             let record = appender.reserve(8);
+    ///             drop(record);
+    ///         });
+    ///     }
+    /// });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn appender(&self) -> Appender {
         Appender {
             ring: self.clone(),
@@ -129,6 +147,25 @@ impl Ring {
     ///
     /// Returns the buffer if it has been sealed meanwhile and one of the leases was the last one
     /// out of it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{PinCommitted, Reserve, Ring};
+    ///
+    /// let ring = Ring::builder().build()?;
+    /// let mut appender = ring.appender();
+    /// let Reserve::Reserved(mut record) = appender.reserve(8)? else {
+    ///     panic!("the first buffer is open and empty");
+    /// };
+    /// record.copy_from_slice(b"a record");
+    /// let address = record.address();
+    /// assert!(record.commit().is_none());
+    /// assert!(matches!(ring.pin_committed(address), PinCommitted::Busy));
+    /// assert!(ring.revoke_leases().is_none());
+    /// assert!(matches!(ring.pin_committed(address), PinCommitted::Pinned(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "the last one out of a sealed buffer has to flush it"]
     pub fn revoke_leases(&self) -> Option<SealedBuffer> {
         Shared::revoke_leases(self.shared())
@@ -145,6 +182,21 @@ impl Appender {
     /// # Errors
     ///
     /// [`ReserveError`] for a length that no buffer could hold; nothing has happened then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{Ring, TryReserve};
+    ///
+    /// let ring = Ring::builder().build()?;
+    /// let mut appender = ring.appender();
+    /// let TryReserve::Reserved(mut record) = appender.try_reserve(8)? else {
+    ///     panic!("the first buffer is open and empty");
+    /// };
+    /// record.copy_from_slice(b"a record");
+    /// assert!(record.commit().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     // Always: the outcome is large, and passing it through memory costs more than both atomics.
     #[inline(always)]
     pub fn try_reserve(&mut self, len: usize) -> Result<TryReserve<'_>, ReserveError> {
@@ -166,6 +218,31 @@ impl Appender {
     /// # Errors
     ///
     /// As [`try_reserve`](Self::try_reserve).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{Reserve, Ring};
+    ///
+    /// let ring = Ring::builder().build()?;
+    /// let mut appender = ring.appender();
+    /// let mut addresses = Vec::new();
+    /// while addresses.len() < 3 {
+    ///     match appender.reserve(8)? {
+    ///         Reserve::Reserved(mut record) => {
+    ///             record.fill(7);
+    ///             addresses.push(record.address());
+    ///             if let Some(buffer) = record.commit() {
+    ///                 buffer.recycle(); // write it somewhere first
+    ///             }
+    ///         }
+    ///         Reserve::Sealed(buffer) => buffer.recycle(),
+    ///         Reserve::Limit { .. } => unreachable!("no limit is set"),
+    ///     }
+    /// }
+    /// assert_eq!(addresses, [64, 72, 80]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     // Always: the outcome is large, and passing it through memory costs more than both atomics.
     #[inline(always)]
     pub fn reserve(&mut self, len: usize) -> Result<Reserve<'_>, ReserveError> {
@@ -187,6 +264,21 @@ impl Appender {
 
     /// Gives the lease up, if there is one: worth it before a long pause if others pin the open
     /// buffer. What is left of it becomes a void record.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{Reserve, Ring};
+    ///
+    /// let ring = Ring::builder().build()?;
+    /// let mut appender = ring.appender();
+    /// let Reserve::Reserved(record) = appender.reserve(8)? else {
+    ///     panic!("the first buffer is open and empty");
+    /// };
+    /// assert!(record.commit().is_none());
+    /// assert!(appender.retire().is_none(), "its buffer is not sealed");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "the last one out of a sealed buffer has to flush it"]
     pub fn retire(&mut self) -> Option<SealedBuffer> {
         let held = self.lease.take()?;

@@ -46,6 +46,21 @@ impl Ring {
     /// # Errors
     ///
     /// As [`try_reserve_batch`](Self::try_reserve_batch).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{Reserve, Ring};
+    ///
+    /// let ring = Ring::builder().build()?;
+    /// let Reserve::Reserved(mut batch) = ring.reserve_batch(&[8; 3])? else {
+    ///     panic!("the first buffer is open and empty");
+    /// };
+    /// batch.fill(1);
+    /// assert_eq!(batch.len(), 24);
+    /// assert!(batch.commit().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline(always)]
     pub fn reserve_batch(&self, lens: &[usize]) -> Result<Reserve<'_>, ReserveError> {
         self.reserve(self.batch_len(lens)?)
@@ -69,6 +84,19 @@ impl Ring {
 impl Reservation<'_> {
     /// Takes the reservation apart into records of these lengths, one after the other: the address
     /// of each and its bytes. It ends where the reservation does not hold the next one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Reserve, Ring};
+    /// # let ring = Ring::builder().build()?;
+    /// let Reserve::Reserved(mut batch) = ring.reserve_batch(&[8, 16])? else {
+    ///     panic!("the first buffer is open and empty");
+    /// };
+    /// let sizes: Vec<usize> = batch.records(&[8, 16]).map(|(_, room)| room.len()).collect();
+    /// assert_eq!(sizes, [8, 16]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn records<'s>(
         &'s mut self,
         lens: &'s [usize],

@@ -21,6 +21,35 @@ const LEASE_BYTES: usize = 16 << 10;
 const LEASES_IN_A_BUFFER: usize = 8;
 
 /// How a ring is built. Comes from [`Ring::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::{Alignment, HugePages};
+/// use esker_ring::{BufferSeq, Ring, TryReserve};
+///
+/// let ring = Ring::builder()
+///     .buffers(4)
+///     .capacity_bytes(64 << 10)
+///     .header_bytes(32)
+///     .min_reservation_bytes(16)
+///     .lease_bytes(4096)
+///     .alignment(Alignment::SECTOR)
+///     .huge_pages(HugePages::Never)
+///     // The log goes on where it ended.
+///     .start(BufferSeq::new(1000), 1 << 30)
+///     .limit((1 << 30) + (1 << 20))
+///     .void(|address, bytes| {
+///         bytes.fill(0);
+///         bytes[..8].copy_from_slice(&address.to_le_bytes());
+///     })
+///     .build()?;
+/// let TryReserve::Reserved(record) = ring.try_reserve(16)? else {
+///     panic!("the first buffer is open and empty");
+/// };
+/// assert_eq!(record.address(), (1 << 30) + 32);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub struct RingBuilder {
     buffers: usize,
@@ -139,6 +168,21 @@ impl RingBuilder {
     /// # Errors
     ///
     /// [`RingConfigError`] says which part does not go, or that there is no memory.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{Ring, RingConfigError};
+    ///
+    /// let refused = Ring::builder().capacity_bytes(1000).build().map(drop);
+    /// assert_eq!(
+    ///     refused,
+    ///     Err(RingConfigError::UnalignedCapacity {
+    ///         capacity_bytes: 1000,
+    ///         alignment_bytes: 4096,
+    ///     })
+    /// );
+    /// ```
     pub fn build(self) -> Result<Ring, RingConfigError> {
         let shape = self.shape()?;
         let (seq, base) = self.start;

@@ -76,6 +76,30 @@ impl Ring {
     ///
     /// [`ExtentRefused`], with the memory, for a length below the smallest reservation and memory
     /// that is too short or misaligned. Nothing has happened then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_buf::{AlignedBuf, Alignment};
+    /// use esker_ring::{ExtentError, ReserveExtent, Ring};
+    ///
+    /// let ring = Ring::builder().capacity_bytes(4096).build()?;
+    /// let memory = AlignedBuf::zeroed(1 << 20, Alignment::BLOCK)?;
+    /// let refused = ring.reserve_extent(memory, 1 << 20).expect_err("no room for the header");
+    /// assert!(matches!(refused.error, ExtentError::MemoryTooShort { .. }));
+    ///
+    /// let len = (1 << 20) - ring.header_bytes();
+    /// match ring.reserve_extent(refused.memory, len)? {
+    ///     ReserveExtent::Reserved { mut reservation, previous } => {
+    ///         assert!(previous.is_none());
+    ///         reservation.fill(7);
+    ///         let extent = reservation.commit().expect("it alone was in it");
+    ///         assert_eq!(extent.next_base(), 1 << 20);
+    ///     }
+    ///     other => panic!("the ring is empty: {other:?}"),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reserve_extent(
         &self,
         memory: AlignedBuf,

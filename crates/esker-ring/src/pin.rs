@@ -42,6 +42,26 @@ impl Ring {
     /// Pins the open buffer if it holds `address` and nobody is writing to it.
     ///
     /// One compare-and-swap; never blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+    /// # record.copy_from_slice(b"a record");
+    /// # let address = record.address();
+    /// # assert!(record.commit().is_none());
+    /// use esker_ring::PinCommitted;
+    ///
+    /// let PinCommitted::Pinned(pin) = ring.pin_committed(address) else {
+    ///     panic!("it is committed, and nobody is writing");
+    /// };
+    /// let at = usize::try_from(address - pin.base())?;
+    /// assert_eq!(&pin[at..at + 8], b"a record");
+    /// assert!(pin.release().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn pin_committed(&self, address: u64) -> PinCommitted<'_> {
         let shared = self.shared();
         let header = shared.shape.header;
@@ -90,6 +110,27 @@ impl BufferPin<'_> {
     }
 
     /// Lets go. The last one out of a buffer that was sealed meanwhile gets it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+    /// # record.copy_from_slice(b"a record");
+    /// # let address = record.address();
+    /// # assert!(record.commit().is_none());
+    /// use esker_ring::PinCommitted;
+    ///
+    /// let PinCommitted::Pinned(pin) = ring.pin_committed(address) else {
+    ///     panic!("it is committed, and nobody is writing");
+    /// };
+    /// assert!(matches!(ring.seal(), Seal::Sealed { buffer: None, .. }));
+    /// assert_eq!(pin.seq().get(), 0);
+    /// let buffer = pin.release().expect("the last one out gets it");
+    /// buffer.recycle();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "the last one out of a sealed buffer has to flush it"]
     pub fn release(self) -> Option<SealedBuffer> {
         let this = ManuallyDrop::new(self);

@@ -71,6 +71,17 @@ impl<'a> Reservation<'a> {
     }
 
     /// The address of the first byte. It is final.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(record) = ring.reserve(8)? else { unreachable!() };
+    /// assert_eq!(record.address(), ring.header_bytes() as u64);
+    /// assert_eq!(record.seq().get(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     #[inline]
     pub fn address(&self) -> u64 {
@@ -87,6 +98,20 @@ impl<'a> Reservation<'a> {
     ///
     /// The last one out of a sealed buffer gets the buffer, and has to see to its flush and its
     /// [recycling](SealedBuffer::recycle).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+    /// record.copy_from_slice(b"a record");
+    /// // Sealed under the writer, which is then the last one out.
+    /// assert!(matches!(ring.seal(), Seal::Sealed { buffer: None, .. }));
+    /// let buffer = record.commit().expect("the buffer");
+    /// assert_eq!(&buffer.bytes()[ring.header_bytes()..], b"a record");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "the last one out of a sealed buffer has to flush it"]
     #[inline]
     pub fn commit(self) -> Option<SealedBuffer> {
@@ -97,6 +122,22 @@ impl<'a> Reservation<'a> {
 
     /// Fills the bytes with a void record instead and leaves, as dropping does, but hands over the
     /// buffer as [`commit`](Self::commit) does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+    /// record.fill(7);
+    /// assert!(record.cancel().is_none());
+    /// let Seal::Sealed { buffer: Some(buffer), .. } = ring.seal() else {
+    ///     panic!("nobody is writing");
+    /// };
+    /// // What a void record looks like is for the builder's `void` to say; by default it is zeroes.
+    /// assert_eq!(buffer.bytes()[ring.header_bytes()..], [0; 8]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "the last one out of a sealed buffer has to flush it"]
     pub fn cancel(self) -> Option<SealedBuffer> {
         let mut this = ManuallyDrop::new(self);

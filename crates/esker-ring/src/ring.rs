@@ -70,6 +70,16 @@ pub(crate) enum Take<'a> {
 
 impl Ring {
     /// A ring to be configured.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::Ring;
+    ///
+    /// let ring = Ring::builder().buffers(4).capacity_bytes(64 << 10).build()?;
+    /// assert_eq!(ring.buffers(), 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder() -> RingBuilder {
         RingBuilder::new()
     }
@@ -93,6 +103,28 @@ impl Ring {
     /// # Errors
     ///
     /// [`ReserveError`] for a length that no buffer could hold; nothing has happened then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{Ring, TryReserve};
+    ///
+    /// let ring = Ring::builder().build()?;
+    /// match ring.try_reserve(8)? {
+    ///     TryReserve::Reserved(mut record) => {
+    ///         record.copy_from_slice(b"a record");
+    ///         if let Some(buffer) = record.commit() {
+    ///             buffer.recycle(); // write it somewhere first
+    ///         }
+    ///     }
+    ///     TryReserve::Sealed(buffer) => buffer.recycle(), // write it, and try again
+    ///     TryReserve::Full(wait) => {
+    ///         ring.wait(&wait, None); // and try again
+    ///     }
+    ///     TryReserve::Limit { needed } => ring.raise_limit(needed), // and try again
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     // Always: the outcome is large, and passing it through memory costs more than both atomics.
     #[inline(always)]
     pub fn try_reserve(&self, len: usize) -> Result<TryReserve<'_>, ReserveError> {
@@ -208,6 +240,32 @@ impl Ring {
     /// # Errors
     ///
     /// As [`try_reserve`](Self::try_reserve).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{Reserve, Ring};
+    ///
+    /// let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// let (mut appended, mut flushed) = (0, 0);
+    /// while appended < 1000 {
+    ///     match ring.reserve(100)? {
+    ///         Reserve::Reserved(mut record) => {
+    ///             record.fill(7);
+    ///             appended += 1;
+    ///             // Nobody else is in the ring: the buffer falls to whoever crosses its end.
+    ///             assert!(record.commit().is_none());
+    ///         }
+    ///         Reserve::Sealed(buffer) => {
+    ///             flushed += buffer.len() - ring.header_bytes();
+    ///             buffer.recycle();
+    ///         }
+    ///         Reserve::Limit { .. } => unreachable!("no limit is set"),
+    ///     }
+    /// }
+    /// assert_eq!(flushed, 960 * 100); // the last 40 are in the open buffer
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     // Always: the outcome is large, and passing it through memory costs more than both atomics.
     #[inline(always)]
     pub fn reserve(&self, len: usize) -> Result<Reserve<'_>, ReserveError> {
@@ -230,6 +288,30 @@ impl Ring {
     /// whether it is worth trying again.
     ///
     /// Uses no CPU while it waits. Helps to open the next buffer if that is all that is missing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Seal, TryReserve};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let mut held = Vec::new();
+    /// # for _ in 0..2 {
+    /// #     let TryReserve::Reserved(record) = ring.try_reserve(8)? else { unreachable!() };
+    /// #     assert!(record.commit().is_none());
+    /// #     let Seal::Sealed { buffer, .. } = ring.seal() else { unreachable!() };
+    /// #     held.extend(buffer);
+    /// # }
+    /// let TryReserve::Full(wait) = ring.try_reserve(8)? else {
+    ///     panic!("both buffers are held");
+    /// };
+    /// std::thread::scope(|scope| {
+    ///     let waiter = scope.spawn(|| ring.wait(&wait, None));
+    ///     drop(held); // the flusher is done with them
+    ///     assert!(waiter.join().unwrap());
+    /// });
+    /// assert!(matches!(ring.try_reserve(8)?, TryReserve::Reserved(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wait(&self, wait: &Wait, timeout: Option<Duration>) -> bool {
         let ready = || self.shared.is_ready(*wait);
         ready() || self.shared.waiters().wait(timeout, ready)
@@ -240,6 +322,31 @@ impl Ring {
     ///
     /// A waker that is no longer wanted is woken for nothing at the ring's next movement, and
     /// forgotten.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Seal, TryReserve};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let mut held = Vec::new();
+    /// # for _ in 0..2 {
+    /// #     let TryReserve::Reserved(record) = ring.try_reserve(8)? else { unreachable!() };
+    /// #     assert!(record.commit().is_none());
+    /// #     let Seal::Sealed { buffer, .. } = ring.seal() else { unreachable!() };
+    /// #     held.extend(buffer);
+    /// # }
+    /// use std::task::Waker;
+    ///
+    /// let TryReserve::Full(wait) = ring.try_reserve(8)? else {
+    ///     panic!("both buffers are held");
+    /// };
+    /// // In a future's `poll`: return `Pending` if it is left, try again if it is not.
+    /// let waker = Waker::noop();
+    /// assert!(ring.notify(&wait, waker));
+    /// drop(held);
+    /// assert!(!ring.notify(&wait, waker));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "`false` means that nobody may wake the task: try again now"]
     pub fn notify(&self, wait: &Wait, waker: &Waker) -> bool {
         let ready = || self.shared.is_ready(*wait);
@@ -250,6 +357,19 @@ impl Ring {
     ///
     /// The reserving and sealing calls hand them out too; a layer that waits for something else
     /// asks here. One relaxed load when there is none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(record) = ring.reserve(8)? else { unreachable!() };
+    /// assert!(matches!(ring.seal(), Seal::Sealed { buffer: None, .. }));
+    /// drop(record); // the last one out, with nobody to give the buffer to
+    /// let buffer = ring.take_orphan().expect("the buffer");
+    /// buffer.recycle();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "the buffer has to be flushed"]
     pub fn take_orphan(&self) -> Option<SealedBuffer> {
         Shared::take_orphan(&self.shared)
@@ -257,6 +377,19 @@ impl Ring {
 
     /// The address after everything reserved so far: a snapshot, not older than whatever happened
     /// before the call, and never sinking.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+    /// # record.copy_from_slice(b"a record");
+    /// # let address = record.address();
+    /// # assert!(record.commit().is_none());
+    /// assert_eq!(ring.tail(), address + 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn tail(&self) -> u64 {
         self.shared.position().tail
@@ -264,6 +397,24 @@ impl Ring {
 
     /// Sequence number and base address of the open buffer; while none is open, of the one to be
     /// opened next. Every buffer below the base is sealed, or is just being sealed by somebody.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+    /// # record.copy_from_slice(b"a record");
+    /// # let address = record.address();
+    /// # assert!(record.commit().is_none());
+    /// let (seq, base) = ring.current();
+    /// assert_eq!((seq.get(), base), (0, 0));
+    /// let Seal::Sealed { end, .. } = ring.seal() else {
+    ///     panic!("it holds a record");
+    /// };
+    /// assert_eq!(ring.current(), (seq.next().expect("not the last"), end));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn current(&self) -> (BufferSeq, u64) {
         let position = self.shared.position();
@@ -278,6 +429,22 @@ impl Ring {
 
     /// Raises the address limit, opens the next buffer if that was all it waited for, and wakes
     /// whoever waits. A lower limit than the present one changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{Ring, TryReserve};
+    ///
+    /// let ring = Ring::builder().limit(0).build()?;
+    /// let TryReserve::Limit { needed } = ring.try_reserve(8)? else {
+    ///     panic!("no buffer ends at 0");
+    /// };
+    /// assert_eq!(needed, ring.capacity_bytes() as u64);
+    /// ring.raise_limit(needed);
+    /// assert_eq!(ring.limit(), needed);
+    /// assert!(matches!(ring.try_reserve(8)?, TryReserve::Reserved(_)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn raise_limit(&self, address: u64) {
         self.shared.raise_limit(address);
     }
@@ -304,6 +471,19 @@ impl Ring {
 
     /// The largest reservation in bytes; anything larger needs an
     /// [extent](Self::reserve_extent).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{ReserveError, Ring};
+    ///
+    /// let ring = Ring::builder().capacity_bytes(4096).header_bytes(96).build()?;
+    /// let max = ring.max_reservation_bytes();
+    /// assert_eq!(max, 4000);
+    /// let refused = ring.try_reserve(max + 1).map(drop);
+    /// assert_eq!(refused, Err(ReserveError::TooLarge { len: max + 1, max }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn max_reservation_bytes(&self) -> usize {
         self.capacity_bytes() - self.header_bytes()

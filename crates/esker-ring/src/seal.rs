@@ -35,12 +35,49 @@ pub enum Seal {
 impl Ring {
     /// Seals the open buffer with what is reserved in it so far, and opens the next one if it is
     /// free. An empty buffer stays open. Never blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+    /// # record.copy_from_slice(b"a record");
+    /// # let address = record.address();
+    /// # assert!(record.commit().is_none());
+    /// let Seal::Sealed { seq, end, buffer: Some(buffer) } = ring.seal() else {
+    ///     panic!("nobody is writing");
+    /// };
+    /// assert_eq!((buffer.seq(), buffer.next_base()), (seq, end));
+    /// assert!(matches!(ring.seal(), Seal::Empty));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn seal(&self) -> Seal {
         self.seal_if(|| None)
     }
 
     /// Seals the open buffer if it may hold `address`: if the address is not below its base. Never
     /// blocks.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+    /// # record.copy_from_slice(b"a record");
+    /// # let address = record.address();
+    /// # assert!(record.commit().is_none());
+    /// // Whoever wants the record on its way now seals through its address, and only once.
+    /// let Seal::Sealed { end, .. } = ring.seal_through(address) else {
+    ///     panic!("it is in the open buffer");
+    /// };
+    /// assert!(matches!(
+    ///     ring.seal_through(address),
+    ///     Seal::AlreadySealed { end: sealed } if sealed == end
+    /// ));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn seal_through(&self, address: u64) -> Seal {
         self.seal_if(|| {
             let base = self.shared().position().base;

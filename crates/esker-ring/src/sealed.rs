@@ -18,6 +18,29 @@ use crate::sync::Arc;
 /// panics drops it too: the ring goes on, and it is for the layer above to notice what was lost.
 /// Forgetting it (`mem::forget`) keeps its slot: the ring stops when it comes round to it, and
 /// [`Ring::blocker`](crate::Ring::blocker) names it.
+///
+/// # Examples
+///
+/// ```
+/// # use esker_ring::{Ring, Reserve, Seal};
+/// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+/// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+/// # record.copy_from_slice(b"a record");
+/// # let address = record.address();
+/// # assert!(record.commit().is_none());
+/// # let Seal::Sealed { buffer: Some(mut buffer), .. } = ring.seal() else { unreachable!() };
+/// // The layer above finishes the header and puts the bytes where they belong.
+/// let len = buffer.len() as u64;
+/// buffer.header_mut()[..8].copy_from_slice(&len.to_le_bytes());
+/// let mut log = vec![0; 8192];
+/// let at = usize::try_from(buffer.base())?;
+/// log[at..at + buffer.padded_len()].copy_from_slice(buffer.padded_bytes());
+/// buffer.recycle();
+///
+/// let record = usize::try_from(address)?;
+/// assert_eq!(&log[record..record + 8], b"a record");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping a sealed buffer gives its memory back to the ring, written or not"]
 pub struct SealedBuffer {
     shared: Arc<Shared>,
@@ -94,6 +117,24 @@ impl SealedBuffer {
     }
 
     /// The base address of the next buffer: `base() + padded_len()`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+    /// # record.copy_from_slice(b"a record");
+    /// # let address = record.address();
+    /// # assert!(record.commit().is_none());
+    /// # let Seal::Sealed { buffer: Some(buffer), .. } = ring.seal() else { unreachable!() };
+    /// assert_eq!(buffer.len(), ring.header_bytes() + 8);
+    /// assert_eq!(buffer.padded_len(), 4096); // the alignment
+    /// assert_eq!(buffer.next_base(), 4096);
+    /// assert_eq!(buffer.bytes().len(), buffer.len());
+    /// assert_eq!(buffer.padded_bytes().len(), buffer.padded_len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn next_base(&self) -> u64 {
         self.base + self.padded_len as u64
@@ -152,6 +193,24 @@ impl SealedBuffer {
     pub fn recycle(self) {}
 
     /// Recycles, and returns the memory of an extent; `None` for an ordinary buffer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_buf::{AlignedBuf, Alignment};
+    /// use esker_ring::{ReserveExtent, Ring};
+    ///
+    /// let ring = Ring::builder().build()?;
+    /// let memory = AlignedBuf::zeroed(8192, Alignment::BLOCK)?;
+    /// let ReserveExtent::Reserved { reservation, .. } = ring.reserve_extent(memory, 8000)? else {
+    ///     panic!("the next slot is free");
+    /// };
+    /// let extent = reservation.commit().expect("it alone was in it");
+    /// assert!(extent.is_extent());
+    /// let memory = extent.reclaim().expect("an extent's");
+    /// assert_eq!(memory.len(), 8192);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use = "the memory is the caller's again"]
     pub fn reclaim(self) -> Option<AlignedBuf> {
         self.take_extent()

@@ -4,6 +4,16 @@ use core::fmt;
 
 /// The sequence number of a flush buffer. They have no gaps: an extent takes one like any buffer,
 /// and an empty buffer never uses one up.
+///
+/// # Examples
+///
+/// ```
+/// use esker_ring::BufferSeq;
+///
+/// let seq = BufferSeq::new(7);
+/// assert_eq!(seq.next().map(BufferSeq::get), Some(8));
+/// assert_eq!(BufferSeq::new(u64::MAX).next(), None);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BufferSeq(u64);
 

@@ -118,6 +118,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     crash("lss-failed-sync-made-good"),
     crash("lss-header-claims-its-base"),
     crash("lss-recovery-without-names"),
+    crash("lss-recovery-without-rewrite"),
     crash("lss-recovery-without-sync"),
     crash("lss-segment-name-unsynced"),
     crash("lss-superblock-first-copy-first"),

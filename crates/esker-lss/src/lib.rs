@@ -54,6 +54,7 @@ mod reader;
 mod record_scan;
 mod recovery;
 mod resident;
+mod rewrite;
 mod salvage;
 mod scan;
 mod segments;

@@ -25,6 +25,7 @@ use crate::options::{Maintenance, Options};
 use crate::read_many::ReadMany;
 use crate::recovery::recover;
 use crate::resident::Resident;
+use crate::rewrite::rewrite;
 use crate::scan::Scan;
 use crate::segments::SegmentSet;
 use crate::stability::Frontier;
@@ -619,10 +620,12 @@ fn open<B: Backend>(
         options.lock_timeout,
     )?);
     let recovered = recover(&segments, &found)?;
-    let start = recovered.end;
 
-    // What is kept may be in the disk's cache only, if the last life was killed; so may be the names
-    // of its files, and the superblock that says so. From here on all of them are acted upon.
+    // What is kept may be in the disk's cache only, if the last life was killed, or not even there, if
+    // a sync has failed; so may be the names of its files, and the superblock that says so. From here
+    // on all of them are acted upon.
+    let recovered = rewrite(&segments, &found, recovered)?;
+    let start = recovered.end;
     if !cfg!(esker_canary = "lss-recovery-without-sync") {
         segments.sync_range(found.checkpoint.lsn, start.lsn)?;
     }

@@ -67,6 +67,11 @@ impl Faults {
         self.due.push((skipped, fault));
     }
 
+    /// How many have not come yet.
+    pub(crate) fn left(&self) -> usize {
+        self.due.len()
+    }
+
     /// An operation is carried out; what goes wrong with it, if anything.
     pub(crate) fn take(&mut self, turn: Turn) -> Option<Fault> {
         let mut found = None;

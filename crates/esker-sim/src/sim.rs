@@ -155,6 +155,12 @@ impl Sim {
         self.machine(|machine| machine.faults.add(fault, skipped));
     }
 
+    /// How many faults were injected and have not come yet.
+    #[must_use]
+    pub fn faults_left(&self) -> usize {
+        self.machine(|machine| machine.faults.left())
+    }
+
     /// Carries out one of the operations in flight and keeps the news for later: its sink is told when
     /// it would have been carried out. Whether there was one.
     ///

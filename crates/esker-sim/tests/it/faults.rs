@@ -108,6 +108,7 @@ fn failing(seed: u64) {
             break;
         }
     }
+    let has_failed = bench.sim.faults_left() == 0;
     let Bench {
         sim,
         mut model,
@@ -116,6 +117,11 @@ fn failing(seed: u64) {
     } = bench;
     drop(store);
     // What a failed sync has dropped is seen by reads until the power fails.
+    if has_failed && dice.chance(1, 2) {
+        let store = recover(&sim, &options, &mut model, End::Power).expect("nothing fails again");
+        goes_on(&sim, &options, store, &mut model, &[700]);
+        return;
+    }
     let mut torn = Dice::new(dice.draw());
     let next = sim.crash(&mut |_| match torn.below(2) {
         0 => Survival::Lost,

@@ -11,5 +11,6 @@ mod cat;
 mod damage;
 mod follow;
 mod look;
+mod order;
 mod support;
 mod usage;

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use crate::lease::{Idle, Lease, Retire};
 use crate::reservation::Exit;
-use crate::ring::Take;
+use crate::ring::{Take, Taken};
 use crate::shared::Shared;
 use crate::slot::Slot;
 use crate::{Reservation, Reserve, ReserveError, Ring, SealedBuffer, TryReserve};
@@ -348,13 +348,14 @@ impl Appender {
             return Ok(Attempt::Sealed(buffer));
         }
         let most = self.records_to_lease(len);
-        let (slot, base, offset, taken) = match self.ring.take(len, most)? {
-            Take::Taken {
-                slot,
-                base,
-                offset,
-                len,
-            } => (slot, base, offset, len),
+        let Taken {
+            slot,
+            base,
+            offset,
+            len: taken,
+            bytes,
+        } = match self.ring.take(len, most)? {
+            Take::Taken(taken) => taken,
             Take::Sealed(buffer) => return Ok(Attempt::Sealed(buffer)),
             Take::Full(wait) => return Ok(Attempt::Full(wait)),
             Take::Limit { needed } => return Ok(Attempt::Limit { needed }),
@@ -394,7 +395,7 @@ impl Appender {
         };
         Ok(Attempt::Granted(Granted {
             slot: NonNull::from(slot),
-            bytes: shared.at(slot, offset),
+            bytes,
             address: base + u64::from(offset),
             under,
         }))

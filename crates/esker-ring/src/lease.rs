@@ -314,6 +314,10 @@ impl Lease {
     }
 }
 
+// A record touches one cache line of its lease.
+#[cfg(not(esker_loom))]
+const _: () = assert!(size_of::<Lease>() <= 64);
+
 /// The leases of a ring: a fixed number of entries, each lent to one appender at a time.
 pub(crate) struct Leases {
     /// Which entries are lent. Written by appenders that come and go, read by revokers.

@@ -202,10 +202,26 @@ impl Drop for Exiting<'_> {
 }
 
 impl Drop for Reservation<'_> {
+    /// By value: a guard whose address is taken lies in memory, also where it is committed.
+    #[inline(always)]
     fn drop(&mut self) {
-        let _exiting = self.exiting();
-        self.fill_void();
+        let Self {
+            shared,
+            slot,
+            bytes,
+            len,
+            address,
+            exit,
+        } = *self;
+        abandon(Reservation::new(shared, slot, bytes, len, address, exit));
     }
+}
+
+#[cold]
+fn abandon(reservation: Reservation<'_>) {
+    let mut this = ManuallyDrop::new(reservation);
+    let _exiting = this.exiting();
+    this.fill_void();
 }
 
 impl Deref for Reservation<'_> {

@@ -1,6 +1,7 @@
 //! [`Ring`]: the handle, and reserving through it.
 
 use core::fmt;
+use std::ptr::NonNull;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::shared::{Blocked, Shared};
 use crate::slot::Slot;
 use crate::sync::Arc;
 use crate::waiters::Wait;
-use crate::word;
+use crate::word::{self, Snapshot};
 use crate::{BufferSeq, Reservation, ReserveError, RingBuilder, SealedBuffer};
 
 /// A ring of flush buffers. Cloning is cheap and gives another handle on the same ring.
@@ -52,20 +53,27 @@ pub enum Reserve<'a> {
     },
 }
 
+/// `len` bytes at `offset`, which lie at `bytes`, and a writer.
+pub(crate) struct Taken<'a> {
+    pub(crate) slot: &'a Slot,
+    pub(crate) base: u64,
+    pub(crate) offset: u32,
+    pub(crate) len: u32,
+    pub(crate) bytes: NonNull<u8>,
+}
+
 /// What an attempt to take bytes of the open buffer came to.
 pub(crate) enum Take<'a> {
-    /// `len` bytes at `offset`, and a writer.
-    Taken {
-        slot: &'a Slot,
-        base: u64,
-        offset: u32,
-        len: u32,
-    },
+    Taken(Taken<'a>),
     Sealed(SealedBuffer),
     Full(Wait),
-    Limit {
-        needed: u64,
-    },
+    Limit { needed: u64 },
+}
+
+/// The slot where bytes could not be taken at once, and what its word was.
+struct Missed<'a> {
+    slot: &'a Slot,
+    seen: Snapshot,
 }
 
 impl Ring {
@@ -129,10 +137,12 @@ impl Ring {
     #[inline(always)]
     pub fn try_reserve(&self, len: usize) -> Result<TryReserve<'_>, ReserveError> {
         let checked = self.check_len(len)?;
-        Ok(match self.take(checked, 1)? {
-            Take::Taken {
-                slot, base, offset, ..
-            } => TryReserve::Reserved(self.reserved(slot, base, offset, len)),
+        let missed = match self.take_at_once(checked, 1) {
+            Ok(taken) => return Ok(TryReserve::Reserved(self.reserved(taken))),
+            Err(missed) => missed,
+        };
+        Ok(match self.take_slowly(missed, checked, 1)? {
+            Take::Taken(taken) => TryReserve::Reserved(self.reserved(taken)),
             Take::Sealed(buffer) => TryReserve::Sealed(buffer),
             Take::Full(wait) => TryReserve::Full(wait),
             Take::Limit { needed } => TryReserve::Limit { needed },
@@ -140,13 +150,24 @@ impl Ring {
     }
 
     /// Takes `len` bytes and a writer, up to `most` times as many bytes if there is room.
-    #[inline(always)]
     pub(crate) fn take(&self, len: u32, most: u32) -> Result<Take<'_>, ReserveError> {
+        match self.take_at_once(len, most) {
+            Ok(taken) => Ok(Take::Taken(taken)),
+            Err(missed) => self.take_slowly(missed, len, most),
+        }
+    }
+
+    /// [`take`](Self::take) where the buffer that is open has room. What comes back stays in
+    /// registers: a store before one of the atomics would be waited for.
+    #[inline(always)]
+    fn take_at_once(&self, len: u32, most: u32) -> Result<Taken<'_>, Missed<'_>> {
         let shared = &self.shared;
         let slot = shared.slot(shared.newest());
+        // Looked up before the atomic, which everything after it waits for.
+        let memory = shared.at(slot, 0);
         let stale = cfg!(esker_canary = "stale-identity").then(|| slot.tenancy.base());
-        match slot.word.reserve(len, most, shared.shape.capacity) {
-            word::Reserve::Taken { offset, len } => Ok(Take::Taken {
+        match slot.word.take(len, most, shared.shape.capacity) {
+            Ok((offset, len)) => Ok(Taken {
                 slot,
                 // Identity after the won read-modify-write, never from before it: the slot may have
                 // gone through whole tenancies since it was looked up (R5). The writer count now
@@ -154,45 +175,47 @@ impl Ring {
                 base: stale.unwrap_or_else(|| slot.tenancy.base()),
                 offset,
                 len,
+                // SAFETY: a slot has `capacity` bytes of the arena, and `offset` is at most that.
+                bytes: unsafe { memory.add(offset as usize) },
             }),
-            outcome => self.take_slowly(slot, outcome, len, most),
+            Err(seen) => Err(Missed { slot, seen }),
         }
     }
 
     /// The reservation of what was taken, with the writer count that came with it.
     #[inline(always)]
-    fn reserved<'a>(
-        &'a self,
-        slot: &'a Slot,
-        base: u64,
-        offset: u32,
-        len: usize,
-    ) -> Reservation<'a> {
-        let address = base + u64::from(offset);
-        let bytes = self.shared.at(slot, offset);
-        Reservation::new(&self.shared, slot, bytes, len, address, Exit::Buffer)
+    fn reserved<'a>(&'a self, taken: Taken<'a>) -> Reservation<'a> {
+        let address = taken.base + u64::from(taken.offset);
+        Reservation::new(
+            &self.shared,
+            taken.slot,
+            taken.bytes,
+            taken.len as usize,
+            address,
+            Exit::Buffer,
+        )
     }
 
     #[cold]
     fn take_slowly<'a>(
         &'a self,
-        mut slot: &'a Slot,
-        mut outcome: word::Reserve,
+        missed: Missed<'a>,
         len: u32,
         most: u32,
     ) -> Result<Take<'a>, ReserveError> {
         let shared = &self.shared;
+        let Missed { mut slot, mut seen } = missed;
         loop {
-            match outcome {
+            match slot.word.reserve(seen, len, most, shared.shape.capacity) {
                 word::Reserve::Taken { offset, len } => {
-                    // Identity: as in `take` (R5).
-                    let base = slot.tenancy.base();
-                    return Ok(Take::Taken {
+                    return Ok(Take::Taken(Taken {
                         slot,
-                        base,
+                        // Identity: as in `take_at_once` (R5).
+                        base: slot.tenancy.base(),
                         offset,
                         len,
-                    });
+                        bytes: shared.at(slot, offset),
+                    }));
                 }
                 word::Reserve::Crossed { end } => {
                     shared.close(slot, u64::from(end));
@@ -217,7 +240,7 @@ impl Ring {
                 word::Reserve::Crowded => return Err(ReserveError::TooManyWriters),
             }
             slot = shared.slot(shared.newest());
-            outcome = slot.word.reserve(len, most, shared.shape.capacity);
+            seen = slot.word.look();
         }
     }
 
@@ -271,10 +294,12 @@ impl Ring {
     pub fn reserve(&self, len: usize) -> Result<Reserve<'_>, ReserveError> {
         let checked = self.check_len(len)?;
         loop {
-            match self.take(checked, 1)? {
-                Take::Taken {
-                    slot, base, offset, ..
-                } => return Ok(Reserve::Reserved(self.reserved(slot, base, offset, len))),
+            let missed = match self.take_at_once(checked, 1) {
+                Ok(taken) => return Ok(Reserve::Reserved(self.reserved(taken))),
+                Err(missed) => missed,
+            };
+            match self.take_slowly(missed, checked, 1)? {
+                Take::Taken(taken) => return Ok(Reserve::Reserved(self.reserved(taken))),
                 Take::Sealed(buffer) => return Ok(Reserve::Sealed(buffer)),
                 Take::Limit { needed } => return Ok(Reserve::Limit { needed }),
                 Take::Full(wait) => {

@@ -3,6 +3,7 @@
 //!
 //! The public operations are thin compositions of these; `docs/protocol.md` has the argument.
 
+use std::mem::offset_of;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
 
@@ -29,15 +30,59 @@ pub(crate) struct Shared {
     pub(crate) leases: Leases,
     orphans: Orphans,
     slots: Box<[Slot]>,
-    /// What is taken off a sequence number before it is reduced to a slot. With it the buffer
-    /// before the first has a slot too, whatever number the ring starts at.
-    origin: u64,
-    /// `slots.len() - 1` where that is a mask.
-    mask: Option<u64>,
+    rotation: Rotation,
     pub(crate) shape: Shape,
     pub(crate) void: VoidWriter,
     /// Kept for its memory; the slots point into it.
     _arena: AlignedBuf,
+}
+
+// What every reservation reads shares a line with nothing that others write often.
+const _: () = {
+    const LINE: usize = align_of::<CachePadded<()>>();
+    let [opening, limit, waiters] = [
+        offset_of!(Shared, opening),
+        offset_of!(Shared, limit),
+        offset_of!(Shared, waiters),
+    ];
+    assert!(opening.abs_diff(limit) >= LINE && limit.abs_diff(waiters) >= LINE);
+    assert!(opening.abs_diff(waiters) >= LINE);
+    assert!(opening.abs_diff(offset_of!(Shared, orphans)) >= LINE);
+    assert!(waiters.abs_diff(offset_of!(Shared, slots)) >= LINE);
+};
+
+/// Which slot a sequence number has: numbers that follow each other, also past the last number, have
+/// slots that follow each other.
+#[derive(Clone, Copy)]
+enum Rotation {
+    /// Where the number of slots is a power of two: its low bits.
+    Mask(u64),
+    /// Else what is left of its distance from `origin`, which is one round before the first number.
+    /// With it the buffer before the first has a slot too.
+    Distance { origin: u64, slots: u64 },
+}
+
+impl Rotation {
+    fn new(first: u64, slots: u64) -> Self {
+        if slots.is_power_of_two() {
+            Self::Mask(slots - 1)
+        } else {
+            let origin = first.wrapping_sub(slots);
+            Self::Distance { origin, slots }
+        }
+    }
+
+    // Every reservation waits for it.
+    #[inline(always)]
+    fn index(self, seq: u64) -> usize {
+        let index = match self {
+            Self::Mask(mask) => seq & mask,
+            Self::Distance { origin, slots } => seq.wrapping_sub(origin) % slots,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "below the number of slots")]
+        let index = index as usize;
+        index
+    }
 }
 
 /// Sealed buffers whose last one out could not take them: a guard was dropped.
@@ -94,15 +139,19 @@ impl Shared {
     ) -> Self {
         let capacity_bytes = shape.capacity as usize;
         let count = buffers as u64;
-        let origin = first.wrapping_sub(count);
-        let slots: Box<[Slot]> = (0..buffers)
-            .map(|index| {
+        let rotation = Rotation::new(first, count);
+        let mut slots: Vec<_> = (0..count)
+            .map(|nth| {
+                let seq = first.wrapping_add(nth);
+                let index = rotation.index(seq);
                 // SAFETY: the arena has `buffers * capacity_bytes` bytes.
                 let at = unsafe { arena.as_non_null().add(index * capacity_bytes) };
-                let before = origin.wrapping_add(index as u64);
-                Slot::new(at, capacity_bytes, before, before.wrapping_add(count))
+                let slot = Slot::new(at, capacity_bytes, seq.wrapping_sub(count), seq);
+                (index, slot)
             })
             .collect();
+        slots.sort_unstable_by_key(|&(index, _)| index);
+        let slots = slots.into_iter().map(|(_, slot)| slot).collect();
         // The first buffer is opened like any other, after one that ended at its base.
         let before = first.wrapping_sub(1);
         let shared = Self {
@@ -115,8 +164,7 @@ impl Shared {
                 seqs: Mutex::new(Vec::with_capacity(buffers)),
             },
             slots,
-            origin,
-            mask: count.is_power_of_two().then(|| count - 1),
+            rotation,
             shape,
             void,
             _arena: arena,
@@ -134,15 +182,9 @@ impl Shared {
         self.opening.load(Ordering::Acquire)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn slot(&self, seq: u64) -> &Slot {
-        let seq = seq.wrapping_sub(self.origin);
-        let index = match self.mask {
-            Some(mask) => seq & mask,
-            None => seq % self.slots.len() as u64,
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "below the number of slots")]
-        &self.slots[index as usize]
+        &self.slots[self.rotation.index(seq)]
     }
 
     pub(crate) fn slots(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! A slot of the ring: the memory of one flush buffer and what is published about its tenancy.
 
+use std::mem::offset_of;
 use std::ptr::NonNull;
 
 use crossbeam_utils::CachePadded;
@@ -16,6 +17,18 @@ pub(crate) struct Slot {
     pub(crate) tenancy: CachePadded<Tenancy>,
     pub(crate) memory: SlotMemory,
 }
+
+// No two of them share a cache line, whatever their order in memory.
+const _: () = {
+    const LINE: usize = align_of::<CachePadded<()>>();
+    let [word, tenancy, memory] = [
+        offset_of!(Slot, word),
+        offset_of!(Slot, tenancy),
+        offset_of!(Slot, memory),
+    ];
+    assert!(word.abs_diff(tenancy) >= LINE && tenancy.abs_diff(memory) >= LINE);
+    assert!(word.abs_diff(memory) >= LINE && size_of::<Slot>().is_multiple_of(LINE));
+};
 
 /// What is known about the buffer that lives in the slot. Sequence numbers are kept bare here:
 /// they are compared for equality only.

@@ -97,6 +97,13 @@ impl Snapshot {
         Self(self.0 + ONE_WRITER)
     }
 
+    /// With `len` more bytes and one writer: one addition, for every reservation waits for it. The
+    /// offset stays below the capacity and the count below its limit, so nothing is carried over.
+    #[inline]
+    fn taken(self, len: u32) -> Self {
+        Self(self.0 + ((u64::from(len) << OFFSET_SHIFT) + ONE_WRITER))
+    }
+
     #[inline]
     fn sealed(self) -> Self {
         Self(self.0 | SEALED)
@@ -124,7 +131,7 @@ impl Snapshot {
             ReserveStep::Take {
                 offset,
                 len,
-                next: self.at_offset(offset + len).with_writer(),
+                next: self.taken(len),
             }
         } else {
             ReserveStep::Cross {
@@ -246,13 +253,39 @@ impl StateWord {
         Snapshot(self.bits.load(Ordering::Acquire))
     }
 
+    /// A look for [`reserve`](Self::reserve), which orders nothing.
+    #[inline(always)]
+    pub(crate) fn look(&self) -> Snapshot {
+        // Relaxed: only an argument of a compare-and-swap; a refusal is checked again by the caller
+        // against the ring's own variables.
+        Snapshot(self.bits.load(Ordering::Relaxed))
+    }
+
     /// Takes `len` bytes, as many times as there is room for but at most `most` times, and one
-    /// writer; or seals.
-    #[inline]
-    pub(crate) fn reserve(&self, len: u32, most: u32, capacity: u32) -> Reserve {
-        // Relaxed: only an argument of the compare-and-swap below; a refusal is checked again by
-        // the caller against the ring's own variables.
-        let mut seen = Snapshot(self.bits.load(Ordering::Relaxed));
+    /// writer: offset and length. If that does not go, what it saw, for [`reserve`](Self::reserve).
+    // Always: where it goes, nothing of it needs memory.
+    #[inline(always)]
+    pub(crate) fn take(&self, len: u32, most: u32, capacity: u32) -> Result<(u32, u32), Snapshot> {
+        let mut seen = self.look();
+        loop {
+            let ReserveStep::Take { offset, len, next } = seen.reserve(len, most, capacity) else {
+                return Err(seen);
+            };
+            match self.enter(seen, next) {
+                Ok(()) => return Ok((offset, len)),
+                Err(current) => seen = current,
+            }
+        }
+    }
+
+    /// Takes like [`take`](Self::take), or seals. `seen` is what the word was a moment ago.
+    pub(crate) fn reserve(
+        &self,
+        mut seen: Snapshot,
+        len: u32,
+        most: u32,
+        capacity: u32,
+    ) -> Reserve {
         loop {
             let (next, outcome) = match seen.reserve(len, most, capacity) {
                 ReserveStep::Take { offset, len, next } => (next, Reserve::Taken { offset, len }),
@@ -260,18 +293,24 @@ impl StateWord {
                 ReserveStep::Sealed => return Reserve::Sealed,
                 ReserveStep::Crowded => return Reserve::Crowded,
             };
-            // Acquire: pairs with the opener's Release (E2): base, sequence number and the end of
-            // the previous flusher's accesses are visible. A reservation publishes nothing.
-            let ordering = if cfg!(esker_canary = "reserve-relaxed") {
-                Ordering::Relaxed
-            } else {
-                Ordering::Acquire
-            };
-            match self.exchange(seen, next, ordering) {
+            match self.enter(seen, next) {
                 Ok(()) => return outcome,
                 Err(current) => seen = current,
             }
         }
+    }
+
+    /// The step of a reservation, or of the one that crosses.
+    #[inline(always)]
+    fn enter(&self, seen: Snapshot, next: Snapshot) -> Result<(), Snapshot> {
+        // Acquire: pairs with the opener's Release (E2): base, sequence number and the end of
+        // the previous flusher's accesses are visible. A reservation publishes nothing.
+        let ordering = if cfg!(esker_canary = "reserve-relaxed") {
+            Ordering::Relaxed
+        } else {
+            Ordering::Acquire
+        };
+        self.exchange(seen, next, ordering)
     }
 
     /// Seals a buffer that is open and holds something, and takes a writer.

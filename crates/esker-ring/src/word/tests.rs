@@ -30,16 +30,19 @@ fn parts(word: &StateWord) -> (u32, u32, bool, bool) {
 fn an_exact_fill_takes_and_the_next_arrival_crosses() {
     let word = word(40, 0, 0);
     assert_eq!(
-        word.reserve(24, 1, 64),
+        word.reserve(word.look(), 24, 1, 64),
         Reserve::Taken {
             offset: 40,
             len: 24
         }
     );
     assert_eq!(parts(&word), (64, 1, false, false));
-    assert_eq!(word.reserve(1, 1, 64), Reserve::Crossed { end: 64 });
+    assert_eq!(
+        word.reserve(word.look(), 1, 1, 64),
+        Reserve::Crossed { end: 64 }
+    );
     assert_eq!(parts(&word), (64, 2, false, true));
-    assert_eq!(word.reserve(1, 1, 64), Reserve::Sealed);
+    assert_eq!(word.reserve(word.look(), 1, 1, 64), Reserve::Sealed);
 }
 
 #[test]
@@ -108,7 +111,7 @@ fn opening_keeps_a_transient_count() {
 #[test]
 fn the_count_leaves_room_for_the_sealer() {
     let full = word(16, MAX_WRITERS, 0);
-    assert_eq!(full.reserve(8, 1, 64), Reserve::Crowded);
+    assert_eq!(full.reserve(full.look(), 8, 1, 64), Reserve::Crowded);
     assert_eq!(full.seal(HEADER), Seal::Sealed { end: 16 });
     assert_eq!(parts(&full), (16, MAX_WRITERS + 1, false, true));
 }
@@ -145,7 +148,7 @@ proptest! {
         let (mut end, mut inside, mut sealed, mut claimed) = (HEADER, 0u32, false, 0);
         for step in steps {
             match step {
-                Step::Reserve(len) => match word.reserve(len, 1, CAPACITY) {
+                Step::Reserve(len) => match word.reserve(word.look(), len, 1, CAPACITY) {
                     Reserve::Taken { offset, len: taken } => {
                         prop_assert!(!sealed && offset == end && taken == len);
                         end += len;
@@ -230,7 +233,7 @@ fn reachable() -> BTreeSet<u64> {
         ];
         for (len, most) in [(1, 1), (1, 3), (2, 1), (3, 1)] {
             after.push(then(&|word| {
-                let _ = word.reserve(len, most, ROOM_TO);
+                let _ = word.reserve(word.look(), len, most, ROOM_TO);
             }));
         }
         if word.writers() > 0 {
@@ -266,7 +269,7 @@ fn of(bits: u64) -> StateWord {
 /// words; `None` if the table need not say.
 fn outcome(column: &str, bits: u64) -> Option<&'static str> {
     let (word, seen) = (of(bits), Snapshot(bits));
-    let reserve = |len| match word.reserve(len, 1, ROOM_TO) {
+    let reserve = |len| match word.reserve(word.look(), len, 1, ROOM_TO) {
         Reserve::Taken { .. } => "taken",
         Reserve::Crossed { .. } => "sealed",
         Reserve::Sealed => "refused",
@@ -294,6 +297,31 @@ fn outcome(column: &str, bits: u64) -> Option<&'static str> {
         },
         _ => return None,
     })
+}
+
+#[test]
+fn taking_is_reserving_where_it_fits_and_touches_nothing_elsewhere() {
+    let crowded = u64::from(HEADER) << OFFSET_SHIFT | u64::from(MAX_WRITERS) << WRITERS_SHIFT;
+    let mut taken = 0;
+    for bits in reachable().into_iter().chain([crowded]) {
+        for (len, most) in [(1, 1), (1, 2), (1, 9), (2, 1), (2, 9), (3, 1), (4, 1)] {
+            let (quick, whole) = (of(bits), of(bits));
+            match quick.take(len, most, ROOM_TO) {
+                Ok((offset, len)) => {
+                    let outcome = whole.reserve(whole.look(), len, 1, ROOM_TO);
+                    assert_eq!(outcome, Reserve::Taken { offset, len });
+                    assert_eq!(quick.load(), whole.load());
+                    taken += 1;
+                }
+                Err(seen) => {
+                    assert_eq!((seen, quick.load()), (Snapshot(bits), Snapshot(bits)));
+                    let outcome = whole.reserve(seen, len, most, ROOM_TO);
+                    assert!(!matches!(outcome, Reserve::Taken { .. }), "{outcome:?}");
+                }
+            }
+        }
+    }
+    assert!(taken > 0);
 }
 
 #[test]

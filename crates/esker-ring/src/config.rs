@@ -279,3 +279,37 @@ impl core::fmt::Debug for RingBuilder {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_may_have_the_largest_capacity_and_no_more() {
+        let capacity = |bytes| RingBuilder::new().capacity_bytes(bytes).shape();
+        let largest = capacity(MAX_CAPACITY_BYTES).expect("it is not too large");
+        assert_eq!(largest.capacity, 1 << 30);
+        assert!(matches!(
+            capacity(MAX_CAPACITY_BYTES + 4096),
+            Err(RingConfigError::CapacityTooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn one_record_of_the_smallest_length_has_to_fit_and_may_fill_the_buffer() {
+        let builder = RingBuilder::new().capacity_bytes(4096).header_bytes(64);
+        let shape = builder.min_reservation_bytes(4032).shape();
+        assert_eq!(shape.expect("it fits").min_reservation, 4032);
+    }
+
+    #[test]
+    fn a_lease_is_at_most_an_eighth_of_what_a_buffer_has_for_records_unless_it_is_said() {
+        let small = || RingBuilder::new().capacity_bytes(4096).header_bytes(96);
+        let lease = |builder: RingBuilder| builder.shape().expect("a shape").lease;
+        assert_eq!(lease(RingBuilder::new()), 16_384);
+        assert_eq!(lease(small()), 500);
+        assert_eq!(lease(small().lease_bytes(3000)), 3000);
+        assert_eq!(lease(small().lease_bytes(5000)), 4000);
+        assert_eq!(lease(small().lease_bytes(0)), 0);
+    }
+}

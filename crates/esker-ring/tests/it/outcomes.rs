@@ -219,6 +219,75 @@ fn a_pin_shows_what_is_committed_in_the_open_buffer() {
 }
 
 #[test]
+fn an_address_that_is_in_no_part_of_the_open_buffer_is_not_here_however_busy_it_is() {
+    let ring = small().build().expect("a ring");
+    let Ok(TryReserve::Reserved(open)) = ring.try_reserve(16) else {
+        panic!("there is room");
+    };
+    for elsewhere in [0, BASE - 1, BASE + 4096, u64::MAX] {
+        let pin = ring.pin_committed(elsewhere);
+        assert!(matches!(pin, PinCommitted::NotHere), "{elsewhere}");
+    }
+    for maybe in [BASE, BASE + 4095] {
+        assert!(matches!(ring.pin_committed(maybe), PinCommitted::Busy));
+    }
+    assert!(open.commit().is_none());
+}
+
+#[test]
+fn without_a_header_the_first_record_is_at_the_base() {
+    let ring = small().header_bytes(0).build().expect("a ring");
+    assert_eq!(commit_one(&ring, 16), BASE);
+    assert!(matches!(ring.pin_committed(BASE), PinCommitted::Pinned(_)));
+}
+
+#[test]
+fn the_smallest_reservation_is_long_enough_for_a_batch_and_for_an_extent() {
+    let ring = small().build().expect("a ring");
+    for lens in [&[15][..], &[16, 15]] {
+        assert_eq!(
+            ring.try_reserve_batch(lens).expect_err("one is too small"),
+            ReserveError::TooSmall { len: 15, min: 16 }
+        );
+    }
+    let Ok(TryReserve::Reserved(batch)) = ring.try_reserve_batch(&[16, 17]) else {
+        panic!("none is too small");
+    };
+    assert_eq!(batch.len(), 33);
+    assert!(batch.cancel().is_none());
+    let Ok(ReserveExtent::Reserved { reservation, .. }) =
+        ring.reserve_extent(extent_memory(16), 16)
+    else {
+        panic!("it is not too small");
+    };
+    assert!(reservation.cancel().is_some());
+}
+
+#[test]
+fn an_extent_waits_behind_a_sealed_buffer() {
+    let ring = small().buffers(2).build().expect("a ring");
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        commit_one(&ring, 100);
+        let Seal::Sealed { buffer, .. } = ring.seal() else {
+            panic!("it holds a record");
+        };
+        held.extend(buffer);
+    }
+    assert_eq!(held.len(), 2);
+    let Ok(ReserveExtent::Full { wait, memory }) = ring.reserve_extent(extent_memory(5000), 5000)
+    else {
+        panic!("both slots are taken");
+    };
+    held.clear();
+    assert!(ring.wait(&wait, None));
+    assert!(matches!(
+        ring.reserve_extent(memory, 5000),
+        Ok(ReserveExtent::Reserved { previous: None, .. })
+    ));
+}
+
+#[test]
 fn shapes_that_do_not_go_are_refused() {
     let error = |builder: esker_ring::RingBuilder| builder.build().map(drop).expect_err("refused");
     assert_eq!(

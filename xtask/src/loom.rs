@@ -52,7 +52,10 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
     let mut tally = Tally::default();
     for (package, _) in PACKAGES {
         if has_models(workspace, package) {
-            tally += run_tests(models(workspace, package, ""))?.1;
+            let mut command = models(workspace, package, "");
+            // Each model says how many interleavings it was.
+            command.args(["--", "--show-output"]);
+            tally += run_tests(command)?.1;
         } else {
             tally.skip(package, "it has no tests/loom.rs");
         }
@@ -82,4 +85,47 @@ fn models(workspace: &Workspace, package: &str, more_flags: &str) -> Command {
 fn bound(package: &str) -> Option<&'static str> {
     let (_, bound) = PACKAGES.iter().find(|(name, _)| *name == package)?;
     bound.filter(|_| std::env::var_os(BOUND).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    const DOC: &str = include_str!("../../docs/verification.md");
+    const RING: &str = include_str!("../../crates/esker-ring/tests/loom.rs");
+    const IO: &str = include_str!("../../crates/esker-io/tests/loom.rs");
+    const STORE: &str = include_str!("../../crates/esker-lss/tests/loom.rs");
+
+    /// The names and bounds in a list of models: `name: bound,`, where the bound may be followed by
+    /// `first` and a number, or `fn name(how, bound) {`.
+    fn in_code(source: &str) -> impl Iterator<Item = (&str, &str)> {
+        source.lines().filter_map(|line| {
+            let line = line.trim();
+            if let Some(model) = line.strip_prefix("fn ") {
+                return model.strip_suffix(") {")?.split_once("(how, ");
+            }
+            let (name, bound) = line.strip_suffix(',')?.split_once(": ")?;
+            let preemptions = bound.split(' ').next()?;
+            preemptions.parse::<u32>().ok().map(|_| (name, bound))
+        })
+    }
+
+    #[test]
+    fn the_document_lists_every_model_with_its_bound() {
+        let (_, table) = DOC
+            .split_once("| model | what it explores |")
+            .expect("a table of models");
+        let rows = table.lines().skip(2).take_while(|line| !line.is_empty());
+        let listed: BTreeSet<(&str, &str)> = rows
+            .map(|row| {
+                let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+                (cells[0].trim_matches('`'), cells[3])
+            })
+            .collect();
+        let mut models: BTreeSet<(&str, &str)> =
+            [RING, IO, STORE].into_iter().flat_map(in_code).collect();
+        let single = STORE.split("\n#[test]\nfn ").skip(1);
+        models.extend(single.filter_map(|test| Some((test.split_once('(')?.0, "2"))));
+        assert_eq!(listed, models);
+    }
 }

@@ -213,7 +213,11 @@ fn run_all(options: &Options, binary: &Path, skips: &mut Tally) -> Result<Tally,
     troubles.shuffle(&mut random);
     let count = cases.len() + troubles.len();
     let mut tally = Tally::default();
-    let middle = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let middle = match options.only.starts_with("disk-") {
+        true => deadline,
+        false => Instant::now() + left / 2,
+    };
     let disks = troubles.into_iter().map(|case| (middle, case));
     for (limit, case) in disks.chain(cases.into_iter().map(|case| (deadline, case))) {
         if !case.name.contains(&options.only) || Instant::now() >= limit {

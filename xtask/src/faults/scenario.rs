@@ -11,6 +11,8 @@ use crate::trial::{
     End, Esker, Failure, Feed, Kill, Mix, Plan, Records, Store, create_small, live,
 };
 
+const TAIL_LOCALISED: &str = "tail-localised";
+
 /// A command, and the store that it works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scenario {
@@ -20,6 +22,7 @@ pub(super) enum Scenario {
         threads: u64,
         backend: &'static str,
         durability: &'static str,
+        ordering: &'static str,
     },
     /// A command that changes nothing.
     Look {
@@ -46,13 +49,19 @@ impl fmt::Display for Scenario {
                 threads,
                 backend,
                 durability,
+                ordering,
             } => {
                 let store = match store {
                     Before::Nothing => "new",
                     Before::Closed => "closed",
                     Before::Killed => "killed",
                 };
-                write!(f, "append-{store}-{threads}-{backend}-{durability}")
+                write!(f, "append-{store}-{threads}-{backend}-{durability}")?;
+                // What is the default goes without saying.
+                if *ordering == TAIL_LOCALISED {
+                    return Ok(());
+                }
+                write!(f, "-{ordering}")
             }
             Self::Look { command, backend } => write!(f, "{command}-{backend}"),
             Self::Trim { backend } => write!(f, "trim-{backend}"),
@@ -71,19 +80,22 @@ impl Scenario {
 pub(super) fn scenarios(backends: &[&'static str]) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     for &backend in backends {
-        for store in [Before::Closed, Before::Killed, Before::Nothing] {
-            for (threads, durability) in [(1, "durable"), (4, "durable"), (1, "written")] {
-                if store == Before::Closed || (threads, durability) == (1, "durable") {
-                    scenarios.push(Scenario::Append {
-                        store,
-                        threads,
-                        backend,
-                        durability,
-                    });
-                }
-            }
-        }
-        for command in ["cat", "verify", "info"] {
+        let append = |store, threads, durability, ordering| Scenario::Append {
+            store,
+            threads,
+            backend,
+            durability,
+            ordering,
+        };
+        scenarios.extend([
+            append(Before::Closed, 1, "durable", TAIL_LOCALISED),
+            append(Before::Closed, 4, "durable", TAIL_LOCALISED),
+            append(Before::Closed, 1, "written", TAIL_LOCALISED),
+            append(Before::Closed, 4, "durable", "serialised"),
+            append(Before::Killed, 1, "durable", TAIL_LOCALISED),
+            append(Before::Nothing, 1, "durable", TAIL_LOCALISED),
+        ]);
+        for command in ["cat", "get", "salvage", "verify", "info"] {
             scenarios.push(Scenario::Look { command, backend });
         }
         scenarios.push(Scenario::Trim { backend });
@@ -184,7 +196,7 @@ pub(super) fn plan(key: u64, threads: u64, backend: &'static str, kill: Kill) ->
             binary: true,
         },
         threads,
-        ordering: "tail-localised",
+        ordering: TAIL_LOCALISED,
         backend,
         framing: "length",
         feed: Feed::Bursts(30, std::time::Duration::from_millis(2)),
@@ -223,11 +235,12 @@ impl Templates {
                 threads,
                 backend,
                 durability,
+                ordering,
             } => {
                 let mut store = self.copy(store)?;
-                Ok(append(
-                    &mut store, threads, backend, durability, wrapper, harm,
-                ))
+                let mut plan = plan(3, threads, backend, Kill::Never);
+                plan.ordering = ordering;
+                Ok(append(&mut store, &plan, durability, wrapper, harm))
             }
             Scenario::Look { command, backend } => {
                 let store = self.copy(Before::Closed)?;
@@ -242,17 +255,15 @@ impl Templates {
 }
 
 /// Appends under a wrapper, looks at the store, and appends more without one.
-pub(super) fn append(
+fn append(
     store: &mut Store,
-    threads: u64,
-    backend: &'static str,
+    plan: &Plan,
     durability: &str,
     wrapper: &[OsString],
     harm: Harm,
 ) -> Result<bool, Failure> {
-    let plan = plan(3, threads, backend, Kill::Never);
     store.esker.append_args = vec!["--durability".into(), durability.into()];
-    let lived = live(&store.esker, &plan, wrapper, |_| {});
+    let lived = live(&store.esker, plan, wrapper, |_| {});
     store.esker.append_args.clear();
     let (life, end) = lived?;
     let succeeded = end == End::ByItself;
@@ -288,8 +299,14 @@ fn look(
     let output = |wrapper: &[OsString]| {
         let mut process = store.esker.command_under(wrapper, command);
         process.args(["--backend", backend]);
-        if command == "cat" {
-            process.args(["--lsns", "--framing", "length"]);
+        match command {
+            "cat" | "salvage" => drop(process.args(["--lsns", "--framing", "length"])),
+            "get" => {
+                let lsns = store.survivors.iter().step_by(7);
+                process.args(["--framing", "length"]);
+                process.args(lsns.map(|survivor| survivor.lsn.to_string()));
+            }
+            _ => {}
         }
         output(&mut process)
     };
@@ -301,7 +318,8 @@ fn look(
             "esker {command} fails without a fault"
         )));
     }
-    if faulty.status.success() && command == "cat" && faulty.stdout != right.stdout {
+    let prints_records = matches!(command, "cat" | "get" | "salvage");
+    if faulty.status.success() && prints_records && faulty.stdout != right.stdout {
         return Err(Failure::Command(format!(
             "esker {command} succeeds and prints something else than without the fault"
         )));

@@ -42,7 +42,16 @@ impl Workspace {
 
     /// Builds the `esker` binary in release, a known bug switched on or not, and says where it is.
     pub(crate) fn build_esker(&self, canary: Option<&str>) -> Result<PathBuf, SuiteError> {
-        let mut command = self.cargo(&["build", "--release", "--package", "esker-cli"]);
+        self.build_binary("esker-cli", canary)
+    }
+
+    /// Builds the binary of a package in the same way.
+    pub(crate) fn build_binary(
+        &self,
+        package: &str,
+        canary: Option<&str>,
+    ) -> Result<PathBuf, SuiteError> {
+        let mut command = self.cargo(&["build", "--release", "--package", package]);
         if let Some(canary) = canary {
             command
                 .arg("--target-dir")
@@ -51,7 +60,7 @@ impl Workspace {
         }
         build(command)?
             .pop()
-            .ok_or_else(|| "the esker binary does not build".into())
+            .ok_or_else(|| format!("the binary of {package} does not build").into())
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`History`]: what had been acknowledged when, and what a store may hold after a crash at a point
 //! of the device's log. Pure: it sees what the commands printed.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::log::Mark;
@@ -17,8 +18,8 @@ pub(super) struct Past {
     pub(super) threads: u64,
     /// How many records the process may have seen.
     pub(super) fed: u64,
-    /// The LSNs that it printed, the k-th for record k.
-    pub(super) printed: Vec<u64>,
+    /// What it printed, in that order: the number of a record and its LSN.
+    pub(super) printed: Vec<(u64, u64)>,
     /// What was read after it had ended, and so what the next life went on from: LSN and number.
     pub(super) left: Option<Vec<(u64, u64)>>,
 }
@@ -158,6 +159,10 @@ impl History {
         left: &[(u64, u64)],
         found: &[(u64, u64)],
     ) -> Result<(), Wrong> {
+        // A trim of which the process was not told that it was done may be undone.
+        let first_left = left.first().map_or(u64::MAX, |(lsn, _)| *lsn);
+        let undone = |lsn: &u64| *lsn < known.trimmed.min(first_left);
+        let found = &found[found.iter().take_while(|(lsn, _)| undone(lsn)).count()..];
         // Trimming takes a beginning away, and nothing from its limit on.
         let mut rest = left.iter().peekable();
         if let Some(first) = found.first() {
@@ -188,10 +193,8 @@ impl History {
     /// each thread's records with all that was acknowledged.
     fn judge_open(&self, known: &Known, life: usize, found: &[(u64, u64)]) -> Result<(), Wrong> {
         let past = &self.lives[life];
-        let trimmed = |index: u64| {
-            let printed = past.printed.get(index as usize);
-            printed.is_some_and(|&lsn| lsn < known.trimmed)
-        };
+        let printed: BTreeMap<u64, u64> = past.printed.iter().copied().collect();
+        let trimmed = |index| printed.get(&index).is_some_and(|&lsn| lsn < known.trimmed);
         let mut next: Vec<u64> = (0..past.threads).collect();
         for &(lsn, index) in found {
             let next = &mut next[(index % past.threads) as usize];
@@ -201,15 +204,12 @@ impl History {
             if *next < index {
                 return Err(Wrong::Gap { life, index, lsn });
             }
-            let printed = past.printed.get(index as usize);
-            if *next > index || printed.is_some_and(|&printed| printed != lsn) {
+            if *next > index || printed.get(&index).is_some_and(|&printed| printed != lsn) {
                 return Err(Wrong::Misplaced { life, index, lsn });
             }
             *next += past.threads;
         }
-        let acknowledged = &past.printed[..known.acknowledged[life]];
-        for (index, &lsn) in acknowledged.iter().enumerate() {
-            let index = index as u64;
+        for &(index, lsn) in &past.printed[..known.acknowledged[life]] {
             if index >= next[(index % past.threads) as usize] && lsn >= known.trimmed {
                 return Err(Wrong::Lost { life, index, lsn });
             }
@@ -261,7 +261,7 @@ mod tests {
             },
             threads,
             fed: 20,
-            printed: printed.to_vec(),
+            printed: (0..).zip(printed.iter().copied()).collect(),
             left: left.map(<[_]>::to_vec),
         }
     }

@@ -1,7 +1,8 @@
 //! `crash`: power cuts of a real file system's disk, made from a record of its writes and flushes.
 //!
 //! A store lives on ext4 or XFS on a disk whose every write and flush is recorded in order
-//! ([`device`]); `esker append` fills it, is killed or ends, is started again, and trims. Whenever
+//! ([`device`]); `esker append`, or a process that uses the library in every way it has of waiting for
+//! durability, fills it, is killed or ends, is started again, and trims. Whenever
 //! LSNs have been printed, a mark is written to the same disk, so that the record itself says what
 //! had been acknowledged at each of its points. Then crashes are made: at any point, everything that
 //! a flush had covered, and of the rest what survives by chance, whole or torn at 512 bytes. The file
@@ -15,6 +16,7 @@ mod image;
 mod log;
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches};
@@ -24,8 +26,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::canary;
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::trial::{
-    Esker, Failure, Feed, FileSystem, Kill, Mix, Mounted, Plan, Records, clock_seed, create_small,
-    live, missing_tool, number_arg, path_arg, roomy_dir, working_backends,
+    Esker, Failure, Feed, FileSystem, Kill, Mix, Mounted, Plan, Records, Told, Worker, clock_seed,
+    create_small, live, missing_tool, number_arg, path_arg, roomy_dir, working_backends,
 };
 use crate::workspace::Workspace;
 use device::{Device, TOOLS, disk_bytes};
@@ -36,8 +38,9 @@ use log::{Event, Mark};
 pub(crate) const SUITE: Suite = Suite {
     name: "crash",
     proves: "Whatever a power cut leaves of the writes that no flush had covered, on ext4 and XFS, \
-             every LSN that esker had printed gives its record back, nothing is invented, and \
-             nothing is taken for damage; with --canaries, that known bugs are caught",
+             every record that the esker command or the library had called durable is there, \
+             nothing is invented, and nothing is taken for damage; with --canaries, that known \
+             bugs are caught",
     needs: "the right to mount loop devices, qemu-storage-daemon with FUSE, mkfs.ext4, mkfs.xfs",
     quick: "cargo xtask crash",
     long: "cargo xtask crash --seconds 3600; cargo xtask crash --canaries",
@@ -56,6 +59,14 @@ pub(crate) const SUITE: Suite = Suite {
             .arg(
                 path_arg("esker", "FILE", "Take this binary instead of building one")
                     .conflicts_with("canaries"),
+            )
+            .arg(
+                path_arg(
+                    "worker",
+                    "FILE",
+                    "Take this esker-worker instead of building one",
+                )
+                .conflicts_with("canaries"),
             )
             .arg(
                 Arg::new("canaries")
@@ -110,27 +121,75 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         options.dir.display()
     );
     if matches.get_flag("canaries") {
-        for name in canary::CRASH {
-            let binary = workspace.build_esker(Some(name))?;
-            let tested = run_rounds(&options, &binary, &kinds, &["uring", "blocking"], true)?;
-            let caught = tested.tally.failed > 0;
-            println!(
-                "{}: canary {name} is {} ({} crashes)",
-                if caught { "ok" } else { "FAILED" },
-                if caught { "caught" } else { "not caught" },
-                tested.images
-            );
-            tally.count(caught);
-        }
-        return Ok(tally);
+        return run_canaries(workspace, &options, &kinds);
     }
-    let binary = match matches.get_one::<PathBuf>("esker") {
-        Some(binary) => binary.clone(),
-        None => workspace.build_esker(None)?,
+    let given = |name: &str, package| match matches.get_one::<PathBuf>(name) {
+        Some(binary) => Ok(binary.clone()),
+        None => workspace.build_binary(package, None),
     };
+    let binary = given("esker", "esker-cli")?;
     let backends = working_backends(&binary, &options.dir, &mut tally)?;
-    tally += run_rounds(&options, &binary, &kinds, &backends, false)?.tally;
+    let programs = Programs {
+        writers: vec![
+            Writer::Command(binary.clone()),
+            Writer::Library(Worker {
+                binary: given("worker", "esker-worker")?,
+            }),
+        ],
+        binary,
+    };
+    tally += run_rounds(&options, &programs, &kinds, &backends, false)?.tally;
     Ok(tally)
+}
+
+/// Switches known bugs on in the programs that write. What looks at the crashed disks has none.
+fn run_canaries(
+    workspace: &Workspace,
+    options: &Options,
+    kinds: &[FileSystem],
+) -> Result<Tally, SuiteError> {
+    let mut tally = Tally::default();
+    let binary = workspace.build_binary("esker-cli", None)?;
+    for &name in canary::CRASH {
+        let writer = if name == canary::CLI_ACK_BEFORE_DURABLE {
+            Writer::Command(workspace.build_binary("esker-cli", Some(name))?)
+        } else {
+            Writer::Library(Worker {
+                binary: workspace.build_binary("esker-worker", Some(name))?,
+            })
+        };
+        let programs = Programs {
+            writers: vec![writer],
+            binary: binary.clone(),
+        };
+        let start = Instant::now();
+        let tested = run_rounds(options, &programs, kinds, &["uring", "blocking"], true)?;
+        let caught = tested.tally.failed > 0;
+        println!(
+            "{}: canary {name} is {} ({} crashes, {} s)",
+            if caught { "ok" } else { "FAILED" },
+            if caught { "caught" } else { "not caught" },
+            tested.images,
+            start.elapsed().as_secs()
+        );
+        tally.count(caught);
+    }
+    Ok(tally)
+}
+
+/// What is run.
+struct Programs {
+    /// What lives on the recorded disk, by turns.
+    writers: Vec<Writer>,
+    /// The command that makes the small changes and looks at what is there.
+    binary: PathBuf,
+}
+
+/// What appends.
+#[derive(Clone)]
+enum Writer {
+    Command(PathBuf),
+    Library(Worker),
 }
 
 /// The file systems that can be made, recorded and mounted here.
@@ -189,7 +248,7 @@ struct Disk {
 
 fn run_rounds(
     options: &Options,
-    binary: &Path,
+    programs: &Programs,
     kinds: &[FileSystem],
     backends: &[&'static str],
     first_failure_only: bool,
@@ -206,7 +265,7 @@ fn run_rounds(
         while let Some(base) = disk {
             let mut trial = Trial {
                 options,
-                binary,
+                programs,
                 backends,
                 round,
                 quiet: first_failure_only,
@@ -248,7 +307,7 @@ fn new_disk(kind: FileSystem, options: &Options) -> Result<Option<Disk>, SuiteEr
 /// One record, and the crashes made of it.
 struct Trial<'t> {
     options: &'t Options,
-    binary: &'t Path,
+    programs: &'t Programs,
     backends: &'t [&'static str],
     round: u64,
     quiet: bool,
@@ -405,20 +464,8 @@ impl Trial<'_> {
             let plan = self.plan();
             let number = history.lives.len();
             device.mark(Mark::Started { life: number })?;
-            let mut failed = None;
-            let (life, end) = live(esker, &plan, &[], |count| {
-                let life = number;
-                failed = device.mark(Mark::Acknowledged { life, count }).err();
-            })?;
-            failed.map_or(Ok(()), Err)?;
-            let _killed = end.was_killed()?;
-            history.lives.push(Past {
-                records: life.records,
-                threads: life.threads,
-                fed: life.fed,
-                printed: life.printed,
-                left: None,
-            });
+            let past = self.append(device, esker, &plan, number)?;
+            history.lives.push(past);
             let found = settle(esker, history)?;
             if self.random.random_bool(0.3) && !found.is_empty() {
                 let before = found[self.random.random_range(0..found.len())];
@@ -427,6 +474,53 @@ impl Trial<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Lets a process append, and marks what it says while it says it.
+    fn append(
+        &mut self,
+        device: &Device,
+        esker: &Esker,
+        plan: &Plan,
+        life: usize,
+    ) -> Result<Past, Broken> {
+        let failed = Mutex::new(None);
+        let mark = |told| {
+            let marked = device.mark(match told {
+                Told::Durable(count) => Mark::Acknowledged { life, count },
+                Told::Trimming(before) => Mark::Trimming { before },
+            });
+            if let Err(error) = marked {
+                failed.lock().expect("nobody panics").get_or_insert(error);
+            }
+        };
+        let writers = &self.programs.writers;
+        let (fed, printed, end) = match &writers[self.random.random_range(0..writers.len())] {
+            Writer::Command(binary) => {
+                let esker = Esker {
+                    binary: binary.clone(),
+                    store: esker.store.clone(),
+                    log: esker.log.clone(),
+                    append_args: Vec::new(),
+                };
+                let (life, end) = live(&esker, plan, &[], |count| mark(Told::Durable(count)))?;
+                (life.fed, (0..).zip(life.printed).collect(), end)
+            }
+            Writer::Library(worker) => {
+                let done = worker.live(esker, plan, mark)?;
+                (done.fed, done.durable, done.end)
+            }
+        };
+        let failed = failed.into_inner().expect("nobody panics");
+        failed.map_or(Ok(()), Err)?;
+        let _killed = end.was_killed()?;
+        Ok(Past {
+            records: plan.records.clone(),
+            threads: plan.threads,
+            fed,
+            printed,
+            left: None,
+        })
     }
 
     fn plan(&mut self) -> Plan {
@@ -457,7 +551,7 @@ impl Trial<'_> {
 
     fn esker(&self, point: &Path, dir: &Path) -> Esker {
         Esker {
-            binary: self.binary.into(),
+            binary: self.programs.binary.clone(),
             store: point.join("store"),
             log: dir.join("said"),
             append_args: Vec::new(),

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
         &["esker-schedules", "esker-sim"],
     ),
     ("esker-schedules", &[], &[]),
+    ("esker-worker", &["esker-io", "esker-lss"], &[]),
     (
         "esker-cli",
         &["esker-buf", "esker-io", "esker-lss"],

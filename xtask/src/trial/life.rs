@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::check::{Failure, Life};
-use super::esker::{Esker, PATIENCE, broken, number};
+use super::esker::{Esker, PATIENCE, Process, broken, number};
 use super::plan::{Feed, Kill, Plan};
 
 /// How a life ended.
@@ -32,13 +32,14 @@ impl End {
             Self::Killed => Ok(true),
             Self::ByItself => Ok(false),
             Self::Failed { status, said } => Err(Failure::Command(format!(
-                "esker append failed: {status}: {said}"
+                "an append failed: {status}: {said}"
             ))),
         }
     }
 }
 
-enum Event {
+/// What the threads that talk to a process tell the one that waits for the moment to kill it.
+pub(super) enum Event {
     Printed(usize),
     /// So many records are all that there will be.
     Fed(u64),
@@ -69,26 +70,10 @@ pub(crate) fn live(
         let fed_events = events.clone();
         let feeder = scope.spawn(move || feed(stdin, plan, &fed_events));
         let reader = scope.spawn(move || read_printed(stdout, &events, printed));
-        let timely = await_moment(plan.kill, &received);
-        let ended = match plan.kill {
-            Kill::Never if timely.is_ok() => process.wait("esker append").map(drop),
-            _ => Ok(()),
-        };
-        // It may have ended by itself a moment ago; the status tells.
-        let _gone = process.0.kill();
-        let status = process.wait("esker append")?;
+        let end = bring_to_end(esker, &mut process, plan.kill, &received);
         let (fed, _stdin) = feeder.join().expect("the feeder does not panic");
         let printed = reader.join().expect("the reader does not panic")?;
-        timely?;
-        ended?;
-        let end = match status.signal() {
-            Some(9) => End::Killed,
-            _ if status.success() => End::ByItself,
-            _ => End::Failed {
-                status,
-                said: esker.said(),
-            },
-        };
+        let end = end?;
         if end == End::ByItself && printed.len() as u64 != fed {
             return Err(Failure::Command(format!(
                 "esker append ended well and printed {} LSNs for {fed} records",
@@ -105,6 +90,33 @@ pub(crate) fn live(
             },
             end,
         ))
+    })
+}
+
+/// Kills the process when its moment has come, or waits for its end; how it ended.
+pub(super) fn bring_to_end(
+    esker: &Esker,
+    process: &mut Process,
+    kill: Kill,
+    events: &mpsc::Receiver<Event>,
+) -> Result<End, Failure> {
+    let timely = await_moment(kill, events);
+    let ended = match kill {
+        Kill::Never if timely.is_ok() => process.wait("a process that appends").map(drop),
+        _ => Ok(()),
+    };
+    // It may have ended by itself a moment ago; the status tells.
+    let _gone = process.0.kill();
+    let status = process.wait("a process that was killed")?;
+    timely?;
+    ended?;
+    Ok(match status.signal() {
+        Some(9) => End::Killed,
+        _ if status.success() => End::ByItself,
+        _ => End::Failed {
+            status,
+            said: esker.said(),
+        },
     })
 }
 
@@ -145,7 +157,7 @@ fn await_moment(kill: Kill, events: &mpsc::Receiver<Event>) -> Result<(), Failur
             (Ok(_), _) => {}
             (Err(RecvTimeoutError::Timeout), Kill::After(_)) => return Ok(()),
             (Err(RecvTimeoutError::Timeout), _) => {
-                return Err(Failure::Command("esker append hangs".into()));
+                return Err(Failure::Command("a process that appends hangs".into()));
             }
         }
     }

@@ -9,6 +9,7 @@ mod options;
 mod plan;
 mod records;
 mod store;
+mod worker;
 
 pub(crate) use check::Failure;
 pub(crate) use esker::Esker;
@@ -18,3 +19,4 @@ pub(crate) use options::{clock_seed, number_arg, on_disk, path_arg, working_back
 pub(crate) use plan::{Feed, Kill, Plan};
 pub(crate) use records::{Mix, Records};
 pub(crate) use store::{Store, create_small};
+pub(crate) use worker::{Told, Worker};

@@ -59,6 +59,17 @@ const fn crash(name: &'static str) -> Canary {
     }
 }
 
+/// A bug of the store that shows when threads share it: long schedules of a whole store over the
+/// simulated disk have to catch it.
+const fn shared(name: &'static str) -> Canary {
+    Canary {
+        name,
+        package: "esker-lss",
+        tests: "esker-sim",
+        catcher: Catcher::Shuttle,
+    }
+}
+
 /// The one that `kill` catches.
 pub(crate) const CLI_ACK_BEFORE_DURABLE: &str = "cli-ack-before-durable";
 
@@ -102,11 +113,21 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-lss", "turns-heir-leaves"),
     canary(Catcher::Loom, "esker-lss", "turns-no-heir"),
     canary(Catcher::Loom, "esker-lss", "durable-not-held"),
+    canary(Catcher::Loom, "esker-lss", "lss-sync-does-not-look-again"),
     canary(Catcher::Loom, "esker-lss", "tasks-enter-without-fence"),
     canary(Catcher::Loom, "esker-lss", "tasks-let-the-committer-sleep"),
     canary(Catcher::Shuttle, "esker-ring", "recycle-store"),
     canary(Catcher::Shuttle, "esker-ring", "lease-survives-seal"),
     canary(Catcher::Shuttle, "esker-lss", "turns-heir-leaves"),
+    canary(
+        Catcher::Shuttle,
+        "esker-lss",
+        "lss-sync-does-not-look-again",
+    ),
+    shared("lss-sync-by-the-lagging-address"),
+    shared("lss-sync-covers-later-writes"),
+    shared("lss-written-is-durable"),
+    shared("lss-failed-sync-made-good"),
     canary(Catcher::Test, "esker-io", "io-short-write-succeeds"),
     canary(Catcher::Test, "esker-io", "io-sink-swapped"),
     canary(Catcher::Test, "esker-io", "io-lane-goes-on"),

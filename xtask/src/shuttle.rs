@@ -13,9 +13,10 @@ use crate::workspace::{Workspace, build, run_tests};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "shuttle",
-    proves: "Nothing of the ring, the stability tracker, the turns of group commit and a store that \
-             threads share on a disk that stops fails in the schedules that were drawn; with \
-             --canaries, that they meet the known bugs that are listed for them",
+    proves: "Nothing of the ring, the waiters of the I/O layer, the stability tracker, the turns of \
+             group commit and a store that threads share on a disk that stops or fails goes wrong \
+             in the schedules that were drawn; with --canaries, that they meet the known bugs that \
+             are listed for them",
     needs: "nothing",
     quick: "cargo xtask shuttle",
     long: "cargo xtask shuttle --seconds 3600 --seed N; cargo xtask shuttle --canaries",
@@ -57,7 +58,12 @@ pub(crate) const SUITE: Suite = Suite {
 };
 
 /// Packages with `tests/shuttle.rs` or `tests/shuttle/`, and the share of the time that each has.
-const PACKAGES: &[(&str, u64)] = &[("esker-ring", 3), ("esker-lss", 1), ("esker-sim", 6)];
+const PACKAGES: &[(&str, u64)] = &[
+    ("esker-ring", 3),
+    ("esker-io", 1),
+    ("esker-lss", 1),
+    ("esker-sim", 6),
+];
 
 fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
     if matches.get_flag("canaries") {

@@ -25,7 +25,8 @@ use crate::resident::Resident;
 use crate::segments::SegmentSet;
 use crate::stability::Frontier;
 use crate::superblock::SuperblockFile;
-use crate::sync::{AtomicBool, AtomicU64, Mutex};
+use crate::sync::{AtomicU64, Mutex};
+use crate::syncing::Syncing;
 use crate::trim::Marks;
 
 /// The open store. Invariants:
@@ -52,9 +53,7 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) resident: Resident,
     pub(crate) commit: Commit,
     pub(crate) committer: Committer,
-    /// Whether a background sync is in flight. Set and cleared by swap, by whoever starts one and
-    /// by its completion.
-    pub(crate) syncing: AtomicBool,
+    pub(crate) syncing: Syncing,
     pub(crate) poison: Arc<PoisonCell>,
     pub(crate) segments: Arc<SegmentSet<B>>,
     pub(crate) log: Log<B>,

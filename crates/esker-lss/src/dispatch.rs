@@ -152,9 +152,8 @@ impl<B: Backend> Sink for SyncDone<B> {
             },
         );
         let flight = sync.flight.lock().take();
-        // AcqRel: whoever was turned away while this sync ran did so after its own advance, and
-        // that advance is seen below.
-        sync.core.syncing.swap(false, Ordering::AcqRel);
+        // Whoever was turned away while this sync ran is served below.
+        sync.core.syncing.end();
         if let Some(flight) = flight {
             sync.core.synced(flight, covers);
         }
@@ -359,15 +358,18 @@ impl<B: Backend> Core<B> {
         });
     }
 
-    /// D5: starts a sync if enough is written and not durable, or something waits for the window.
+    /// D5: starts a sync, unless one is under way, if enough is written and not durable, or something
+    /// waits for the window.
     fn sync_if_due(self: &Arc<Self>) {
+        self.syncing
+            .start_if(|| self.sync_is_due(), || self.start_sync());
+    }
+
+    fn sync_is_due(&self) -> bool {
         let unconfirmed = self.written.lsn().saturating_sub(self.durable.confirmed());
-        if unconfirmed == 0 || self.poison.get().is_some() {
-            return;
-        }
-        if unconfirmed >= self.options.sync_every_bytes || self.window_is_full() {
-            self.start_sync();
-        }
+        unconfirmed > 0
+            && self.poison.get().is_none()
+            && (unconfirmed >= self.options.sync_every_bytes || self.window_is_full())
     }
 
     fn window_is_full(&self) -> bool {
@@ -383,7 +385,12 @@ impl<B: Backend> Core<B> {
     pub(crate) fn undurable_files(&self) -> (u64, Vec<B::File>) {
         // Both as of one moment: the address that the prefix names may lag behind the buffer, and
         // the file between the two would be left out.
-        let Some((next, end)) = self.written.mark(self.start.seq) else {
+        let mark = if cfg!(esker_canary = "lss-sync-by-the-lagging-address") {
+            Some((self.written.next(), self.written.lsn()))
+        } else {
+            self.written.mark(self.start.seq)
+        };
+        let Some((next, end)) = mark else {
             return (self.start.seq, Vec::new());
         };
         let files = self
@@ -392,18 +399,12 @@ impl<B: Backend> Core<B> {
         (next, files)
     }
 
-    /// Starts a data sync of what has been written, unless one is under way.
-    fn start_sync(self: &Arc<Self>) {
-        // AcqRel: pairs with the swap in `SyncDone::complete`.
-        if self.syncing.swap(true, Ordering::AcqRel) {
-            return;
-        }
+    /// Starts a data sync of what has been written; whether there was anything to sync.
+    fn start_sync(self: &Arc<Self>) -> bool {
         // Read before the sync is submitted: what completes later may miss it.
         let (next, files) = self.undurable_files();
         if files.is_empty() {
-            // Another sync was faster. Whoever was turned away meanwhile may have written more.
-            self.syncing.swap(false, Ordering::AcqRel);
-            return self.sync_if_due();
+            return false;
         }
         let sync = Arc::new(SyncAll {
             core: Arc::clone(self),
@@ -421,5 +422,6 @@ impl<B: Backend> Core<B> {
             })
             .collect();
         self.backend.submit(operations);
+        true
     }
 }

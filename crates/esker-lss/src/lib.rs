@@ -64,6 +64,7 @@ mod store;
 mod stream;
 mod superblock;
 mod sync;
+mod syncing;
 mod tasks;
 #[cfg(test)]
 mod testing;

@@ -30,7 +30,8 @@ use crate::scan::Scan;
 use crate::segments::SegmentSet;
 use crate::stability::Frontier;
 use crate::superblock::SuperblockFile;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::syncing::Syncing;
 use crate::trim::Marks;
 use crate::until_durable::UntilDurable;
 use crate::write_error::{
@@ -663,7 +664,7 @@ fn open<B: Backend>(
         resident: Resident::new(options.buffers, options.evict_written),
         commit: Commit::new(options.commit_writes, options.gather),
         committer: Committer::default(),
-        syncing: AtomicBool::new(false),
+        syncing: Syncing::default(),
         poison: Arc::default(),
         marks: Marks::new(recovered.boundaries.into_values(), geometry.segment_bytes()),
         first: Arc::new(AtomicU64::new(found.first.lsn.get())),

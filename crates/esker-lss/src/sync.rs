@@ -8,9 +8,9 @@ use loom as checker;
 use shuttle as checker;
 
 #[cfg(any(esker_loom, esker_shuttle))]
-pub(crate) use checker::sync::atomic::{AtomicU64, AtomicUsize, fence};
+pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
 #[cfg(not(any(esker_loom, esker_shuttle)))]
-pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, fence};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
 
 #[cfg(not(any(esker_loom, esker_shuttle)))]
 pub(crate) use crossbeam_utils::sync::{Parker, Unparker};
@@ -23,14 +23,12 @@ pub(crate) use parking_lot::Mutex;
 pub(crate) use {
     model::Instant,
     shuttle::{
-        sync::atomic::AtomicBool,
         thread::{Builder, JoinHandle, yield_now},
         thread_local,
     },
 };
 #[cfg(not(esker_shuttle))]
 pub(crate) use {
-    std::sync::atomic::AtomicBool,
     std::thread::{Builder, JoinHandle, yield_now},
     std::thread_local,
     std::time::Instant,

@@ -16,6 +16,8 @@ mod scenarios;
 mod stability;
 #[path = "../src/sync.rs"]
 mod sync;
+#[path = "../src/syncing.rs"]
+mod syncing;
 #[path = "../src/tasks.rs"]
 mod tasks;
 #[path = "../src/turns.rs"]
@@ -60,6 +62,7 @@ models! {
     nobody_waits_for_ever_when_two_lead: 2,
     whoever_wants_less_is_served_by_whoever_wants_more: 2,
     whoever_is_to_lead_and_need_not_wakes_the_next: 2,
+    no_sync_is_missed_when_another_is_faster: 3,
 }
 
 /// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says

@@ -17,6 +17,8 @@ mod scenarios;
 mod stability;
 #[path = "../src/sync.rs"]
 mod sync;
+#[path = "../src/syncing.rs"]
+mod syncing;
 #[path = "../src/turns.rs"]
 mod turns;
 
@@ -47,4 +49,5 @@ scenarios! {
     nobody_waits_for_ever_when_two_lead,
     whoever_wants_less_is_served_by_whoever_wants_more,
     whoever_is_to_lead_and_need_not_wakes_the_next,
+    no_sync_is_missed_when_another_is_faster,
 }

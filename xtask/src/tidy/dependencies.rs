@@ -8,7 +8,7 @@ use super::tree::Tree;
 const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("esker-buf", &[], &[]),
     ("esker-ring", &["esker-buf"], &["esker-schedules"]),
-    ("esker-io", &["esker-buf"], &[]),
+    ("esker-io", &["esker-buf"], &["esker-schedules"]),
     // Its library knows nothing of the store; its tests crash one.
     (
         "esker-sim",

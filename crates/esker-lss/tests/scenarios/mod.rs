@@ -1,5 +1,5 @@
-//! Concurrent uses of the stable-prefix tracker and of the turns of group commit, over their real
-//! code, written once: `tests/loom.rs` runs each under every interleaving that loom reaches,
+//! Concurrent uses of the stable-prefix tracker, of the turns of group commit and of those of the
+//! background's syncs, over their real code, written once: `tests/loom.rs` runs each under every interleaving that loom reaches,
 //! `tests/shuttle.rs` under schedules drawn from seeds, with more threads and buffers.
 
 #[cfg(esker_loom)]
@@ -13,6 +13,7 @@ use checker::thread;
 
 use crate::stability::Frontier;
 use crate::sync::Parker;
+use crate::syncing::Syncing;
 use crate::turns::Turns;
 
 /// Every scenario, by name.
@@ -52,6 +53,10 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     (
         "whoever_is_to_lead_and_need_not_wakes_the_next",
         whoever_is_to_lead_and_need_not_wakes_the_next,
+    ),
+    (
+        "no_sync_is_missed_when_another_is_faster",
+        no_sync_is_missed_when_another_is_faster,
     ),
 ];
 
@@ -293,5 +298,75 @@ pub(crate) fn whoever_is_to_lead_and_need_not_wakes_the_next() {
         for thread in threads {
             thread.join().expect("no panic");
         }
+    }
+}
+
+/// Everybody who writes looks whether a sync is due, and so does whoever syncs without the turn: in
+/// the end nothing is left that nobody syncs.
+pub(crate) fn no_sync_is_missed_when_another_is_faster() {
+    #[derive(Default)]
+    struct Log {
+        written: AtomicU64,
+        durable: AtomicU64,
+        syncing: Syncing,
+        under_way: AtomicUsize,
+    }
+
+    impl Log {
+        /// What a sync of everything makes durable; whether there was anything.
+        fn sync(&self) -> bool {
+            let end = self.written.load(Ordering::Acquire);
+            self.durable.fetch_max(end, Ordering::AcqRel) < end
+        }
+
+        fn look(&self) {
+            let is_due =
+                || self.written.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire);
+            let started = AtomicUsize::new(0);
+            let start = || {
+                assert_eq!(self.under_way.fetch_add(1, Ordering::AcqRel), 0, "Y1");
+                let is_something = self.sync();
+                self.under_way.fetch_sub(1, Ordering::AcqRel);
+                started.fetch_add(usize::from(is_something), Ordering::AcqRel);
+                is_something
+            };
+            loop {
+                let before = started.load(Ordering::Acquire);
+                self.syncing.start_if(is_due, start);
+                if started.load(Ordering::Acquire) == before {
+                    return;
+                }
+                self.syncing.end();
+            }
+        }
+    }
+
+    let log = Arc::new(Log::default());
+    for _ in 0..ROUNDS {
+        let writers = (0..CROWD).map(|_| {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                log.written.fetch_add(1, Ordering::AcqRel);
+                log.look();
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        let faster = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                log.sync();
+                log.look();
+            })
+        };
+        log.written.fetch_add(1, Ordering::AcqRel);
+        log.look();
+        for thread in writers.into_iter().chain([faster]) {
+            thread.join().expect("no panic");
+        }
+        assert_eq!(
+            log.written.load(Ordering::Acquire),
+            log.durable.load(Ordering::Acquire),
+            "something is written, and nobody syncs it"
+        );
     }
 }

@@ -14,6 +14,9 @@ pub(crate) fn dir() -> &'static Path {
     Path::new("/data/store")
 }
 
+/// The size of the segments of a small store.
+pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
+
 /// Small buffers, segments and windows, so that little data meets every boundary; no threads.
 pub(crate) fn small(ordering: Ordering) -> Options {
     Options::default()
@@ -21,7 +24,7 @@ pub(crate) fn small(ordering: Ordering) -> Options {
         .buffers(3)
         .buffer_bytes(4 << 10)
         .block_bytes(512)
-        .segment_bytes(64 << 10)
+        .segment_bytes(SEGMENT_BYTES)
         .max_record_bytes(32 << 10)
         .window_slots(4)
         .sync_every_bytes(12 << 10)

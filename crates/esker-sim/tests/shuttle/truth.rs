@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 use esker_lss::{Lsn, Store};
-use esker_sim::Sim;
+use esker_sim::{Loss, Sim};
 
-use crate::model::{End, Records, try_scan};
-use crate::record::{is_whole, written_by};
+use crate::model::{End, Records, SEGMENT_BYTES, try_scan};
+use crate::record::{following, is_whole, written_by};
 
 #[derive(Default)]
 pub(crate) struct Truth {
@@ -27,6 +27,31 @@ struct Known {
     /// Between these two the log begins.
     trimmed: u64,
     trim_tried: u64,
+}
+
+/// Of what was written below `durable`, and not trimmed, nothing is left to chance.
+fn nothing_durable_can_be_lost(store: &Store<Sim>, sim: &Sim, durable: u64) {
+    let undurable = sim.undurable();
+    // After the disk was asked: a file that has gone since is below.
+    let first = store.first().get();
+    for item in undurable {
+        let name = item.path.file_name().and_then(|name| name.to_str());
+        let Some(segment) = name.and_then(|name| name.strip_suffix(".seg")) else {
+            continue;
+        };
+        let segment = u64::from_str_radix(segment, 16).expect("a segment's name");
+        let start = segment * SEGMENT_BYTES;
+        let (from, to) = match item.what {
+            Loss::Written { offset, len_bytes } => (offset, offset + len_bytes as u64),
+            // Of a part in flight nobody has said anything; names and lengths are the whole file's.
+            Loss::InFlight { .. } => continue,
+            Loss::Length | Loss::Name => (0, SEGMENT_BYTES),
+        };
+        assert!(
+            durable <= start + from || start + to <= first,
+            "the store calls {durable} durable, and {item:?} may be lost"
+        );
+    }
 }
 
 impl Truth {
@@ -87,8 +112,9 @@ impl Truth {
     }
 
     /// Takes note of what the store says of itself. Each end is read once, in this order, and none
-    /// of them goes back, so that each is at most the next.
-    pub(crate) fn look(&self, store: &Store<Sim>) {
+    /// of them goes back, so that each is at most the next. And the disk could lose nothing that the
+    /// store calls durable, were the power to fail.
+    pub(crate) fn look(&self, store: &Store<Sim>, sim: &Sim) {
         let (durable_before, written_before) = {
             let known = self.known();
             (known.durable, known.written)
@@ -105,6 +131,7 @@ impl Truth {
         assert!(written >= written_before, "the written end went back");
         self.is_durable(durable);
         self.is_written(written);
+        nothing_durable_can_be_lost(store, sim, durable);
     }
 
     /// Checks a store that has just been opened after a life that ended as `end` says, and goes on
@@ -151,6 +178,16 @@ impl Truth {
                 "{author:?}: a gap, or out of order, at {lsn}"
             );
             *next += 1;
+        }
+        for (index, (lsn, payload)) in found.iter().enumerate() {
+            let rest = found.get(index + 1..).unwrap_or_default().iter();
+            let rest = rest.map(|(_, payload)| (written_by(payload).0, following(payload)));
+            let follow = following(payload);
+            let batch = (0..follow).rev().map(|left| (written_by(payload).0, left));
+            assert!(
+                rest.take(usize::try_from(follow).expect("small")).eq(batch),
+                "half of a batch is left, from {lsn}"
+            );
         }
         known.appended = found.into_iter().collect();
         (known.durable, known.written) = (tail.get(), tail.get());

@@ -315,7 +315,7 @@ impl Lease {
 }
 
 // A record touches one cache line of its lease.
-#[cfg(not(esker_loom))]
+#[cfg(not(any(esker_loom, esker_shuttle)))]
 const _: () = assert!(size_of::<Lease>() <= 64);
 
 /// The leases of a ring: a fixed number of entries, each lent to one appender at a time.

@@ -48,8 +48,8 @@ const fn canary(catcher: Catcher, package: &'static str, name: &'static str) -> 
     }
 }
 
-/// A bug of the store that shows when the machine goes down, or a disk fails: the tests over the
-/// simulated disk have to catch it.
+/// A bug of the store that shows when the machine goes down, a disk fails, or files are damaged: the
+/// tests over the simulated disk have to catch it.
 const fn crash(name: &'static str) -> Canary {
     Canary {
         name,
@@ -135,9 +135,13 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-io", "io-parks-without-looking"),
     canary(Catcher::Loom, "esker-io", "io-wakes-no-leader"),
     canary(Catcher::Loom, "esker-io", "io-wakes-without-fence"),
+    crash("lss-checksum-without-address"),
     crash("lss-epoch-stays"),
     crash("lss-failed-sync-made-good"),
     crash("lss-header-claims-its-base"),
+    crash("lss-header-without-durable"),
+    crash("lss-length-before-checksum"),
+    crash("lss-recovery-stops-at-window"),
     crash("lss-recovery-without-names"),
     crash("lss-recovery-without-rewrite"),
     crash("lss-recovery-without-sync"),

@@ -325,6 +325,8 @@ impl<B: Backend> Core<B> {
             base: Lsn::new(sealed.base()),
             durable: if cfg!(esker_canary = "lss-header-claims-its-base") {
                 Lsn::new(sealed.base())
+            } else if cfg!(esker_canary = "lss-header-without-durable") {
+                Lsn::ZERO
             } else {
                 Lsn::new(self.durable.lsn())
             },

@@ -2,9 +2,9 @@
 //!
 //! The log is read forward from the checkpoint. The first slot that is not intact is either the torn
 //! tail of a crash, or damage to what was durable. What tells them apart is what the intact slots
-//! say, before it and, for the length of the window, behind it: each names an address up to which
-//! everything was durable when it was submitted (`docs/format.md`, the recovery rule). Nothing is
-//! written here.
+//! say, before it and behind it: each names an address up to which everything was durable when it was
+//! submitted, and none is submitted further than the window past that (`docs/format.md`, the recovery
+//! rule). Nothing is written here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -236,7 +236,18 @@ struct Evidence {
     stale: bool,
 }
 
-/// Looks at every block from `end` on for the length of the window, inclusive.
+/// What a header behind the end says of the slot that is missing there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    Nothing,
+    /// It was durable, if the header's own slot is intact.
+    IfIntact,
+    /// It was durable: only then can anything have been written so far behind it.
+    Proof,
+}
+
+/// Looks at every block from `end` on: within the window, inclusive, for slots that say that what is
+/// missing was durable, and behind it, as far as there are files, for any slot of this life.
 fn look_ahead<B: Backend>(
     segments: &Arc<SegmentSet<B>>,
     superblock: &Superblock,
@@ -245,7 +256,12 @@ fn look_ahead<B: Backend>(
     let geometry = &superblock.geometry;
     let block = geometry.block().bytes();
     let start = end.lsn.get();
-    let limit = start + geometry.window_bytes() + block as u64;
+    let window_end = start + geometry.window_bytes() + block as u64;
+    let limit = if cfg!(esker_canary = "lss-recovery-stops-at-window") {
+        window_end
+    } else {
+        window_end.max(Lsn::LIMIT.get())
+    };
     let mut evidence = Evidence::default();
     let mut budget = CHECKED_WINDOWS * geometry.window_bytes();
     let numbers = geometry.segment_of(start)..=geometry.segment_of(limit - 1);
@@ -265,11 +281,22 @@ fn look_ahead<B: Backend>(
                 if is_zero(bytes) {
                     continue;
                 }
-                evidence.data_end = at + block as u64;
-                if let Ok(sealed) = SlotHeader::decode(bytes)
-                    && weigh(&sealed.header, at, end, superblock, &mut evidence)
-                {
-                    suspects.push((at, sealed));
+                let is_near = at < window_end;
+                if is_near {
+                    evidence.data_end = at + block as u64;
+                }
+                let Ok(sealed) = SlotHeader::decode(bytes) else {
+                    continue;
+                };
+                let weight = if is_near {
+                    weigh(&sealed.header, at, end, superblock, &mut evidence)
+                } else {
+                    weigh_far(&sealed.header, at, end, superblock)
+                };
+                match weight {
+                    Weight::Nothing => {}
+                    Weight::IfIntact => suspects.push((at, sealed)),
+                    Weight::Proof => return Ok(Ahead::Acknowledged),
                 }
             }
             let len = bytes.len() as u64;
@@ -305,33 +332,47 @@ fn look_ahead<B: Backend>(
     }))
 }
 
-/// Takes a header found behind the end into account. Whether it decides the matter if its slot is
-/// intact: it says that what is missing at `end` was durable, or is of a later epoch.
+/// Takes a header found within the window into account. It decides the matter if its slot is intact
+/// and it says that what is missing at `end` was durable, or is of a later epoch.
 fn weigh(
     header: &SlotHeader,
     at: u64,
     end: &Position,
     superblock: &Superblock,
     evidence: &mut Evidence,
-) -> bool {
+) -> Weight {
     let geometry = &superblock.geometry;
     match chain::fits(header, at, geometry) {
-        Err(ChainFault::Store) => false,
+        Err(ChainFault::Store) => Weight::Nothing,
         Err(_) => {
             evidence.stale = true;
-            false
+            Weight::Nothing
         }
-        Ok(()) if header.epoch > superblock.epoch => true,
+        Ok(()) if header.epoch > superblock.epoch => Weight::IfIntact,
         Ok(()) if chain::is_current(header, superblock) && header.seq >= end.seq => {
             evidence.slots += 1;
             let slot_end = at + chain::padded_len(header, geometry);
             evidence.slots_end = evidence.slots_end.max(slot_end);
-            header.durable > end.lsn
+            if header.durable > end.lsn {
+                Weight::IfIntact
+            } else {
+                Weight::Nothing
+            }
         }
         Ok(()) => {
             evidence.stale = true;
-            false
+            Weight::Nothing
         }
+    }
+}
+
+/// The same for one behind the window. A slot of this life was submitted there only when what is
+/// missing at `end` was durable, whatever has become of the slot's body since.
+fn weigh_far(header: &SlotHeader, at: u64, end: &Position, superblock: &Superblock) -> Weight {
+    match chain::fits(header, at, &superblock.geometry) {
+        Ok(()) if header.epoch > superblock.epoch => Weight::IfIntact,
+        Ok(()) if chain::is_current(header, superblock) && header.seq > end.seq => Weight::Proof,
+        _ => Weight::Nothing,
     }
 }
 

@@ -70,8 +70,8 @@ impl<B: Backend> Store<B> {
     /// and the options say so.
     ///
     /// After a clean close this reads a constant amount; after a crash, what was written since the
-    /// last checkpoint, at most about a segment and the window. Blocks; starts one thread unless
-    /// [`Maintenance::Manual`] says otherwise.
+    /// last checkpoint, at most about a segment and the window, and what has been made ahead. Blocks;
+    /// starts one thread unless [`Maintenance::Manual`] says otherwise.
     ///
     /// # Errors
     ///

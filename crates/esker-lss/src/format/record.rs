@@ -88,7 +88,12 @@ impl RecordSeal {
     /// the hash of a small payload, and this depends on nothing that is not at hand at the end.
     #[inline]
     fn sum(&self, lsn: Lsn, word: u32, payload: u64) -> u32 {
-        let seed = self.store ^ lsn.get() ^ u64::from(word).wrapping_mul(WORD_FACTOR);
+        let address = if cfg!(esker_canary = "lss-checksum-without-address") {
+            0
+        } else {
+            lsn.get()
+        };
+        let seed = self.store ^ address ^ u64::from(word).wrapping_mul(WORD_FACTOR);
         let sum = payload ^ seed;
         let sum = (sum ^ sum >> 37).wrapping_mul(SUM_FACTOR);
         (sum >> 32) as u32

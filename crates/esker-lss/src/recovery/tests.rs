@@ -176,36 +176,153 @@ fn the_damaged_record_is_named_when_the_header_is_intact() {
     assert_eq!((found.lsn, found.damage), (Lsn::ZERO, Damage::SlotChecksum));
 }
 
-/// The window's end is inclusive: a slot that begins exactly there still counts.
+/// A log of one slot, and so far behind it another that is one of a later part of the same life.
+fn with_witness(distance: u64, change: impl FnOnce(&mut SlotHeader)) -> (LogBuilder, Position) {
+    let mut log = LogBuilder::new();
+    log.slot(100, 1);
+    let hole = log.at;
+    log.at = Position {
+        lsn: Lsn::new(hole.lsn.get() + distance),
+        seq: hole.seq + 9,
+        ..hole
+    };
+    let (mut bytes, _) = log.compose(&[Part::Data(b"witness")]);
+    let mut header = SlotHeader::decode(&bytes).expect("a slot").header;
+    change(&mut header);
+    header.seal(&mut bytes);
+    log.write(log.at.lsn.get(), &bytes);
+    (log, hole)
+}
+
+/// The window's end is inclusive: a crash can leave a slot that begins exactly there, and what that
+/// one says counts.
 #[test]
-fn the_window_is_looked_through_to_its_end_and_no_further() {
+fn within_the_window_a_slot_counts_if_it_is_intact_and_says_that_what_is_missing_was_durable() {
     let window = geometry().window_bytes();
-    for (distance, counts) in [
-        (window - BLOCK, true),
-        (window, true),
-        (window + BLOCK, false),
-    ] {
-        let mut log = LogBuilder::new();
-        log.slot(100, 1);
-        let hole = log.at;
-        let far = Lsn::new(hole.lsn.get() + distance);
-        log.at = Position {
-            lsn: far,
-            seq: hole.seq + 1,
-            ..hole
-        };
-        log.durable = Lsn::new(hole.lsn.get() + BLOCK);
-        log.slot_of(&[Part::Data(b"witness")]);
-        if counts {
-            assert_eq!(damage(&log).lsn, hole.lsn, "distance {distance}");
-        } else {
+    for distance in [BLOCK, window - BLOCK, window] {
+        let (log, hole) = with_witness(distance, |_| ());
+        let found = recovered(&log).expect("a tail");
+        assert_eq!(found.end, hole, "distance {distance}");
+        let (log, hole) = with_witness(distance, |header| {
+            header.durable = Lsn::new(2 * BLOCK);
+        });
+        assert_eq!(hole.lsn.get(), BLOCK);
+        assert_eq!(damage(&log).lsn, hole.lsn, "distance {distance}");
+        log.flip(log.at.lsn.get() + 70);
+        let found = recovered(&log).expect("a tail");
+        assert_eq!(found.end, hole, "distance {distance}");
+    }
+}
+
+/// None is submitted there before what is missing is durable, so its header is proof.
+#[test]
+fn behind_the_window_every_slot_of_this_life_counts_however_far_it_is() {
+    let window = geometry().window_bytes();
+    for distance in [window + BLOCK, 2 * window, SEGMENT - BLOCK, 3 * SEGMENT] {
+        let (log, hole) = with_witness(distance, |_| ());
+        for segment in 0..distance / SEGMENT {
+            log.write(segment * SEGMENT, &[]);
+        }
+        for is_whole in [true, false] {
+            let found = damage(&log);
             assert_eq!(
-                recovered(&log).expect("a tail").end,
-                hole,
-                "distance {distance}"
+                (found.lsn, found.slot, found.damage),
+                (hole.lsn, Some(hole.lsn), Damage::NoSlot),
+                "distance {distance}, whole: {is_whole}"
             );
+            log.flip(log.at.lsn.get() + 70);
         }
     }
+}
+
+#[test]
+fn behind_the_window_nothing_of_another_life_place_or_store_counts() {
+    let distance = geometry().window_bytes() + 8 * BLOCK;
+    type Change = fn(&mut SlotHeader);
+    let changes: [(&str, Change); 6] = [
+        ("a recycled file's", |header| {
+            header.base = Lsn::new(header.base.get() - BLOCK);
+        }),
+        ("another epoch's", |header| header.epoch = 0),
+        ("one of an epoch that began elsewhere", |header| {
+            header.epoch_start = Lsn::new(BLOCK);
+        }),
+        ("another store's", |header| header.store_id ^= 1),
+        ("an earlier one", |header| header.seq = 1),
+        ("too long", |header| header.len = 33 << 10),
+    ];
+    for (what, change) in changes {
+        let (log, hole) = with_witness(distance, |_| ());
+        let mut bytes = log.read(log.at.lsn.get(), 512);
+        let mut header = SlotHeader::decode(&bytes).expect("a slot").header;
+        change(&mut header);
+        // As long as the slot that it says it is, where it is to be intact.
+        bytes.resize(header.len.next_multiple_of(512), 0);
+        header.seal(&mut bytes);
+        log.write(log.at.lsn.get(), &bytes);
+        let found = recovered(&log).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!((found.end, found.tail), (hole, Tail::Clean), "{what}");
+    }
+}
+
+/// Everything from one slot on is gone for longer than the window, in files that are all there.
+#[test]
+fn damage_longer_than_the_window_is_named_where_it_begins() {
+    let mut log = LogBuilder::new();
+    while log.at.lsn.get() < 4 * SEGMENT {
+        log.slot(3000, 1);
+    }
+    let window = geometry().window_bytes();
+    let (first, len) = (log.slots[3], log.slots.len());
+    let last = log.slots[len - 1];
+    assert!(last.lsn.get() - first.lsn.get() > 4 * window);
+    for kept in [1, 2, 20] {
+        let from = first.lsn;
+        let to = log.slots[len - kept].lsn;
+        let bytes = log.read(
+            from.get(),
+            usize::try_from(to.get() - from.get()).expect("small"),
+        );
+        for content in [0, 0x5A] {
+            log.write(from.get(), &vec![content; bytes.len()]);
+            let found = damage(&log);
+            assert_eq!((found.lsn, found.damage), (from, Damage::NoSlot), "{kept}");
+            assert_eq!(found.offset, from.get() % SEGMENT);
+        }
+        log.write(from.get(), &bytes);
+        assert_eq!(recovered(&log).expect("restored").end, log.at);
+    }
+    // A store that was closed says itself where it ended.
+    erase(&log, first.lsn, log.at.lsn.get() - first.lsn.get());
+    log.superblock.clean_end = Some(log.at);
+    log.write_superblock();
+    assert_eq!(damage(&log).lsn, first.lsn);
+}
+
+/// What recycled and spare files hold is looked at and is none of this life's.
+#[test]
+fn files_made_ahead_far_behind_the_end_hide_nothing_and_prove_nothing() {
+    let mut log = LogBuilder::new();
+    while log.at.lsn.get() < 2 * SEGMENT {
+        log.slot(3000, 1);
+    }
+    for segment in 3..6 {
+        fs::copy(log.segment_path(0), log.segment_path(segment)).expect("copied");
+    }
+    log.write(2 * SEGMENT, &[]);
+    let end = log.at;
+    let found = recovered(&log).expect("a log");
+    assert_eq!((found.end, found.tail), (end, Tail::Clean));
+    // Slots of an earlier life at their own addresses, which a crash dropped.
+    log.at.lsn = Lsn::new(4 * SEGMENT);
+    let (bytes, _) = log.compose(&[Part::Data(b"dropped")]);
+    log.write(log.at.lsn.get(), &bytes);
+    log.at = end;
+    log.reopen().slot(700, 0);
+    let found = recovered(&log).expect("a log");
+    assert_eq!((found.end, found.tail), (log.at, Tail::Clean));
+    fs::write(log.segment_path(u64::MAX), b"far away").expect("written");
+    assert_eq!(damage(&log).damage, Damage::Missing);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long one seed may take. It takes milliseconds.
+/// How long one seed, or one damaged image, may take. It takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(120);
 
 thread_local! {
@@ -46,6 +46,37 @@ fn replay(test: &str, seed: u64) -> String {
     )
 }
 
+/// Ends the process when one number of a run takes longer than any can.
+pub(crate) struct Watchdog(Arc<AtomicU64>);
+
+impl Watchdog {
+    /// `replay` is the command that repeats a number alone.
+    pub(crate) fn new(replay: impl Fn(u64) -> String + Send + 'static) -> Self {
+        let current = Arc::new(AtomicU64::new(0));
+        let watched = Arc::downgrade(&current);
+        thread::spawn(move || {
+            let mut last = (u64::MAX, Instant::now());
+            while let Some(current) = watched.upgrade() {
+                let number = current.load(Ordering::SeqCst);
+                drop(current);
+                if number != last.0 {
+                    last = (number, Instant::now());
+                } else if last.1.elapsed() > LIMIT {
+                    eprintln!("number {number} does not end; {}", replay(number));
+                    std::process::exit(101);
+                }
+                thread::sleep(Duration::from_millis(200));
+            }
+        });
+        Self(current)
+    }
+
+    /// This number begins.
+    pub(crate) fn at(&self, number: u64) {
+        self.0.store(number, Ordering::SeqCst);
+    }
+}
+
 /// Runs a test body for every seed, and says which one failed and how to repeat it. A seed that does
 /// not end is a failure too.
 pub(crate) fn run(test: &'static str, by_default: u64, body: impl Fn(u64)) {
@@ -62,26 +93,11 @@ pub(crate) fn run(test: &'static str, by_default: u64, body: impl Fn(u64)) {
     };
     let began = Instant::now();
     let until = began + Duration::from_secs(seconds);
-    let current = Arc::new(AtomicU64::new(first));
-    let watched = Arc::downgrade(&current);
-    thread::spawn(move || {
-        let mut last = (u64::MAX, Instant::now());
-        while let Some(current) = watched.upgrade() {
-            let seed = current.load(Ordering::SeqCst);
-            drop(current);
-            if seed != last.0 {
-                last = (seed, Instant::now());
-            } else if last.1.elapsed() > LIMIT {
-                eprintln!("seed {seed} does not end; {}", replay(test, seed));
-                std::process::exit(101);
-            }
-            thread::sleep(Duration::from_millis(200));
-        }
-    });
+    let watchdog = Watchdog::new(move |seed| replay(test, seed));
     let mut done = 0;
     while done < count || (seconds > 0 && Instant::now() < until) {
         let seed = first.wrapping_add(done);
-        current.store(seed, Ordering::SeqCst);
+        watchdog.at(seed);
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| body(seed))) {
             eprintln!("seed {seed} failed; {}", replay(test, seed));
             resume_unwind(payload);

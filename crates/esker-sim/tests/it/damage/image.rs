@@ -93,6 +93,41 @@ impl Image {
         image
     }
 
+    /// A store that has crashed in its second life, after more than the window: no checkpoint has come
+    /// between.
+    pub(super) fn long() -> Self {
+        let store_id = 7;
+        let sim = Sim::with(SimOptions::new(store_id).alone(true));
+        let store = open(&sim, store_id);
+        fill(&store, 1, &[700, 9_000, 30]);
+        store.close().expect("closes");
+        let store = open(&sim, store_id);
+        let window_bytes = store.info().expect("info").window_bytes;
+        let begin = store.tail().get();
+        let mut salt = 0;
+        while store.tail().get() < begin + window_bytes * 3 / 2 {
+            fill(&store, salt, &[3_000, 0, 20_000, 9_000, 28_000, 3_900]);
+            salt += 1;
+        }
+        store.flush().expect("flushes");
+        let acknowledged = store.durable().get();
+        fill(&store, 99, &[30]);
+        store.flush().expect("flushes");
+        let all = records(&store);
+        sim.stop();
+        drop(store);
+        let image = Self::of(sim.crash(&mut |_| Survival::Kept), all);
+        assert!(image.end - image.checkpoint > window_bytes);
+        image.says_what_was_durable(acknowledged);
+        image
+    }
+
+    /// The last slot was submitted when everything below that was durable, and says so.
+    fn says_what_was_durable(&self, acknowledged: u64) {
+        let last = self.slots.last().expect("there are some");
+        assert!(last.durable >= acknowledged, "{last:?} for {acknowledged}");
+    }
+
     /// The log's bytes by address; zeroes where there is no file.
     pub(super) fn log(&self, sim: &Sim) -> Vec<u8> {
         let mut log = Vec::new();
@@ -217,12 +252,14 @@ fn lives(store_id: u64) -> (Image, Image, Image) {
     let store = open(&sim, store_id);
     fill(&store, 80, &[10, 1500, 400, 6000, 30, 800, 20]);
     store.flush().expect("flushes");
+    let acknowledged = store.durable().get();
     fill(&store, 90, &[30]);
     store.flush().expect("flushes");
     let all = records(&store);
     sim.stop();
     drop(store);
     let crashed = Image::of(sim.crash(&mut |_| Survival::Kept), all);
+    crashed.says_what_was_durable(acknowledged);
     (closed, crashed, earlier)
 }
 

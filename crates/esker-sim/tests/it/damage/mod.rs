@@ -8,12 +8,14 @@
 mod image;
 mod judge;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 use esker_io::{Backend, Create, FileOptions};
 use esker_sim::{Dice, Sim};
 
+use crate::seeds;
 use image::{BLOCK, Image, Images, SEGMENT};
 use judge::Judge;
 
@@ -63,6 +65,12 @@ enum Way {
     },
     ForeignFile {
         file: usize,
+    },
+    /// These addresses of the log, in however many files.
+    Fill {
+        from: u64,
+        to: u64,
+        with: u8,
     },
 }
 
@@ -215,67 +223,180 @@ fn damage(images: &Images, image: &Image, way: Way) -> Sim {
         Way::ForeignFile { file } => {
             set_file(&sim, &paths[file], &same_file(&images.other.sim, file))
         }
+        Way::Fill { from, to, with } => {
+            for path in &paths {
+                let name = path.file_name().and_then(|name| name.to_str());
+                let Some(segment) = name.and_then(image::segment_of) else {
+                    continue;
+                };
+                let here = segment * SEGMENT..(segment + 1) * SEGMENT;
+                let (start, end) = (from.max(here.start), to.min(here.end));
+                if start < end {
+                    let bytes = vec![with; usize::try_from(end - start).expect("small")];
+                    assert!(sim.overwrite(path, start % SEGMENT, &bytes));
+                }
+            }
+        }
     }
     sim
 }
 
-#[test]
-fn every_damage_is_harmless_a_torn_tail_or_named() {
-    let name = "damage::every_damage_is_harmless_a_torn_tail_or_named";
-    let seed = number("ESKER_DAMAGE_SEED").unwrap_or(1);
-    let seconds = number("ESKER_DAMAGE_SECONDS").unwrap_or(5);
-    let only = number("ESKER_DAMAGE_ONLY");
-    let mut dice = Dice::new(seed);
-    let images = Images::make();
-    let mut all = Vec::new();
-    for is_closed in [true, false] {
-        let image = if is_closed {
-            &images.closed
-        } else {
-            &images.crashed
+/// Damages a list of images one by one, for as long as there is time.
+struct Run {
+    name: &'static str,
+    seed: u64,
+    /// No limit for 0.
+    seconds: u64,
+}
+
+impl Run {
+    fn go(&self, images: &Images, all: &[(&Image, Way)]) {
+        let Self {
+            name,
+            seed,
+            seconds,
+        } = *self;
+        let replay = move |number: u64| {
+            format!(
+                "replay: ESKER_DAMAGE_SEED={seed} ESKER_DAMAGE_ONLY={number} cargo test --release -p \
+                 esker-sim --test it {name} -- --exact"
+            )
         };
-        all.extend(
-            ways(image, &mut dice)
-                .into_iter()
-                .map(|way| (is_closed, way)),
+        let only = number("ESKER_DAMAGE_ONLY");
+        let watchdog = seeds::Watchdog::new(replay);
+        let began = Instant::now();
+        let limit = Duration::from_secs(if seconds == 0 { u64::MAX } else { seconds });
+        let mut judge = Judge::default();
+        let mut tried = 0_u64;
+        for (number, (image, way)) in (0_u64..).zip(all) {
+            if only.is_some_and(|only| only != number) {
+                continue;
+            }
+            watchdog.at(number);
+            let judged = catch_unwind(AssertUnwindSafe(|| {
+                let sim = damage(images, image, *way);
+                judge.judge(images, image, *way, &sim);
+            }));
+            if let Err(payload) = judged {
+                let is_closed = image.clean_end.is_some();
+                eprintln!("number {number}: {way:?} of the store that was closed: {is_closed}");
+                eprintln!("{}", replay(number));
+                resume_unwind(payload);
+            }
+            tried += 1;
+            if began.elapsed() > limit {
+                break;
+            }
+        }
+        println!(
+            "{name}: {tried} of {} damaged images with seed {seed} in {:.1} s: {judge}",
+            all.len(),
+            began.elapsed().as_secs_f64()
         );
     }
+}
+
+fn shuffle<T>(all: &mut [T], dice: &mut Dice) {
     for place in (1..all.len()).rev() {
         all.swap(place, dice.index(place + 1));
     }
-    let began = Instant::now();
-    let limit = Duration::from_secs(if seconds == 0 { u64::MAX } else { seconds });
-    let mut judge = Judge::default();
-    let mut tried = 0_u64;
-    for (number, (is_closed, way)) in all.iter().enumerate() {
-        if only.is_some_and(|only| only != number as u64) {
-            continue;
-        }
-        let image = if *is_closed {
-            &images.closed
-        } else {
-            &images.crashed
+}
+
+#[test]
+fn every_damage_is_harmless_a_torn_tail_or_named() {
+    let seed = number("ESKER_DAMAGE_SEED").unwrap_or(1);
+    let mut dice = Dice::new(seed);
+    let images = Images::make();
+    let mut all = Vec::new();
+    for image in [&images.closed, &images.crashed] {
+        all.extend(ways(image, &mut dice).into_iter().map(|way| (image, way)));
+    }
+    shuffle(&mut all, &mut dice);
+    let run = Run {
+        name: "damage::every_damage_is_harmless_a_torn_tail_or_named",
+        seed,
+        seconds: number("ESKER_DAMAGE_SECONDS").unwrap_or(5),
+    };
+    run.go(&images, &all);
+}
+
+/// A length that is not what was written is believed by nobody, whatever it asks for.
+#[test]
+fn every_damaged_length_is_noticed_before_it_is_used() {
+    let mut dice = Dice::new(1);
+    let images = Images::make();
+    let mut all = Vec::new();
+    for image in [&images.closed, &images.crashed] {
+        let paths = image.sim.paths();
+        let places = paths.iter().enumerate().filter_map(|(file, path)| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            Some((name.and_then(image::segment_of)?, file))
+        });
+        let files: BTreeMap<u64, usize> = places.collect();
+        let mut flip = |at: u64, xor| {
+            let file = files[&(at / SEGMENT)];
+            let at = at % SEGMENT;
+            all.push((image, Way::Flip { file, at, xor }));
         };
-        let judged = catch_unwind(AssertUnwindSafe(|| {
-            let sim = damage(&images, image, *way);
-            judge.judge(&images, image, *way, &sim);
-        }));
-        if let Err(payload) = judged {
-            eprintln!("number {number}: {way:?} of the store that was closed: {is_closed}");
-            eprintln!(
-                "replay: ESKER_DAMAGE_SEED={seed} ESKER_DAMAGE_ONLY={number} cargo test --release -p \
-                 esker-sim --test it {name} -- --exact"
-            );
-            resume_unwind(payload);
-        }
-        tried += 1;
-        if began.elapsed() > limit {
-            break;
+        let lens = image.records.keys().copied();
+        for len in lens.chain(image.slots.iter().map(|slot| slot.base + 8)) {
+            // The kind is in the lowest bits of a record's.
+            let some = 8 + u8::try_from(dice.below(31) * 8).expect("a byte");
+            for (byte, xor) in [(0, some), (1, 0x81), (2, some), (3, 0x03), (3, 0xF0)] {
+                flip(len + byte, xor);
+            }
         }
     }
-    println!(
-        "{name}: {tried} of {} damaged images with seed {seed} in {:.1} s: {judge}",
-        all.len(),
-        began.elapsed().as_secs_f64()
-    );
+    let run = Run {
+        name: "damage::every_damaged_length_is_noticed_before_it_is_used",
+        seed: 1,
+        seconds: 0,
+    };
+    run.go(&images, &all);
+}
+
+/// Damage of any length from a slot on: up to the next one, as long as the window, longer than it,
+/// and up to the last slots. What lies behind says that it was no crash, however far that is.
+fn long_ways(image: &Image, dice: &mut Dice) -> Vec<Way> {
+    let count = image.slots.len();
+    let mut ways = Vec::new();
+    for (number, slot) in image.slots.iter().enumerate() {
+        let mut ends = vec![number + 1, number + 1 + dice.index(count - number)];
+        ends.extend([count - 2, count - 1, count]);
+        for end in ends.into_iter().filter(|end| *end > number) {
+            let end = image.slots.get(end).map_or(image.end, |slot| slot.base);
+            // Not always from the slot's beginning, nor to the end of one.
+            let from = match dice.chance(1, 2) {
+                true => slot.base,
+                false => slot.base + dice.below(slot.end - slot.base),
+            };
+            let to = end.saturating_sub(dice.below(64)).max(from + 1);
+            let with = u8::try_from(dice.below(256)).expect("a byte");
+            ways.push(Way::Fill {
+                from,
+                to,
+                with: if dice.chance(1, 2) { 0 } else { with },
+            });
+        }
+    }
+    ways
+}
+
+#[test]
+fn damage_of_any_length_is_a_torn_tail_or_named() {
+    let seed = number("ESKER_DAMAGE_SEED").unwrap_or(1);
+    let mut dice = Dice::new(seed);
+    let images = Images::make();
+    let long = Image::long();
+    let mut all: Vec<_> = long_ways(&long, &mut dice)
+        .into_iter()
+        .map(|way| (&long, way))
+        .collect();
+    shuffle(&mut all, &mut dice);
+    let run = Run {
+        name: "damage::damage_of_any_length_is_a_torn_tail_or_named",
+        seed,
+        seconds: number("ESKER_DAMAGE_SECONDS").unwrap_or(5),
+    };
+    run.go(&images, &all);
 }

@@ -24,6 +24,9 @@ const PRIMITIVES: &[&str] = &[
     "parking_lot",
 ];
 
+/// What no layer may ask: what it does is said by its callers.
+const ENVIRONMENT: &[&str] = &["std::env", "option_env"];
+
 /// The longest that a file may be in lines, its module of tests aside; files of tests may be longer.
 const CODE_LINES: usize = 800;
 const TEST_LINES: usize = 1200;
@@ -47,26 +50,37 @@ pub(super) fn ring_and_io_never_name_each_other(tree: &Tree) -> Vec<String> {
 }
 
 pub(super) fn atomics_and_threads_come_from_sync(tree: &Tree) -> Vec<String> {
-    let mut offences = Vec::new();
-    for source in LAYERS.iter().flat_map(|layer| tree.shipped_code(layer)) {
-        if source.path.ends_with("/src/sync.rs") {
-            continue;
-        }
+    named_in_layers(tree, PRIMITIVES)
+        .filter(|(source, _, _)| !source.path.ends_with("/src/sync.rs"))
+        .map(|(source, path, named)| {
+            format!("{}: `{path}`: {named} belongs in src/sync.rs", source.path)
+        })
+        .collect()
+}
+
+pub(super) fn layers_read_no_environment(tree: &Tree) -> Vec<String> {
+    named_in_layers(tree, ENVIRONMENT)
+        .map(|(source, path, _)| format!("{}: `{path}`: take it as an option", source.path))
+        .collect()
+}
+
+/// Every path in the layers' code, tests aside, that is one of `banned` or lies in it: the file, the
+/// path and which of them it is.
+fn named_in_layers<'t>(
+    tree: &'t Tree,
+    banned: &'static [&'static str],
+) -> impl Iterator<Item = (&'t Source, String, &'static str)> {
+    let sources = LAYERS.iter().flat_map(|layer| tree.shipped_code(layer));
+    sources.flat_map(move |source| {
         let code = without_comments(source.without_tests());
-        for path in paths(&code) {
-            let named = PRIMITIVES.iter().find(|primitive| {
-                path.strip_prefix(**primitive)
+        paths(&code).into_iter().filter_map(move |path| {
+            let named = banned.iter().find(|banned| {
+                path.strip_prefix(**banned)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-            });
-            if let Some(named) = named {
-                offences.push(format!(
-                    "{}: `{path}`: {named} belongs in src/sync.rs",
-                    source.path
-                ));
-            }
-        }
-    }
-    offences
+            })?;
+            Some((source, path, *named))
+        })
+    })
 }
 
 pub(super) fn without_unsafe_forbid_it(tree: &Tree) -> Vec<String> {
@@ -263,6 +277,28 @@ mod tests {
         ] {
             assert_eq!(found("src/ring.rs", good), [""; 0], "{good}");
         }
+    }
+
+    #[test]
+    fn layers_that_ask_the_environment_are_found() {
+        let found = |path, text| layers_read_no_environment(&tree("esker-lss", path, text)).len();
+        assert_eq!(
+            found("src/a.rs", "if std::env::var_os(\"A\").is_some() {}"),
+            1
+        );
+        assert_eq!(found("src/sync.rs", "use std::{env, sync::Arc};"), 1);
+        assert_eq!(
+            found("src/a.rs", "const A: Option<&str> = option_env!(\"A\");"),
+            1
+        );
+        assert_eq!(found("tests/it/main.rs", "std::env::var_os(\"A\")"), 0);
+        assert_eq!(
+            found(
+                "src/a.rs",
+                "// std::env\nlet a = env!(\"CARGO_PKG_VERSION\");"
+            ),
+            0
+        );
     }
 
     #[test]

@@ -60,6 +60,10 @@ const RULES: &[Rule] = &[
         offences: code::atomics_and_threads_come_from_sync,
     },
     Rule {
+        name: "layers-read-no-environment",
+        offences: code::layers_read_no_environment,
+    },
+    Rule {
         name: "crates-without-unsafe-forbid-it",
         offences: code::without_unsafe_forbid_it,
     },

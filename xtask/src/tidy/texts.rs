@@ -18,7 +18,6 @@ const TOP_LEVEL: &[&str] = &[
     "crates",
     "docs",
     "rust-toolchain.toml",
-    "schedules",
     "xtask",
 ];
 

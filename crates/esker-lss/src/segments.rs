@@ -6,17 +6,18 @@
 //! - A file that is open for writing is locked through the description that its writes use.
 //! - What a recycled file holds is left as it is: no slot in it is at the address that it names.
 
+mod names;
+mod space;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use esker_buf::{AlignedBuf, Alignment, HugePages, IoBuf};
+use esker_buf::IoBuf;
 use esker_io::{
-    Allocated, Backend, BackendExt, Context, Create, Direct, Durability, FileOptions, IoError,
-    OperationKind, WriteMemory,
+    Backend, BackendExt, Context, Create, Direct, FileOptions, IoError, OperationKind, WriteMemory,
 };
 
 use crate::Lsn;
@@ -24,33 +25,11 @@ use crate::error::SpaceError;
 use crate::geometry::Geometry;
 use crate::superblock::lock;
 use crate::sync::Mutex;
+pub(crate) use names::SegmentName;
+use space::Growth;
 
-const SEGMENT_SUFFIX: &str = ".seg";
-const SPARE_SUFFIX: &str = ".spare";
-const NEW_SUFFIX: &str = ".new-seg";
 /// How many files that are only read are kept open.
 const READ_HANDLES: usize = 64;
-/// How much is written at a time when a spare is filled with zeroes.
-const PREWRITE_BYTES: usize = 1 << 20;
-
-/// The number of the segment with this file name.
-pub(crate) fn parse_segment_name(name: &OsStr) -> Option<u64> {
-    parse_name(name, SEGMENT_SUFFIX)
-}
-
-/// The name of a segment's file.
-pub(crate) fn segment_name(segment: u64) -> String {
-    format!("{segment:016x}{SEGMENT_SUFFIX}")
-}
-
-fn parse_name(name: &OsStr, suffix: &str) -> Option<u64> {
-    let digits = name.to_str()?.strip_suffix(suffix)?;
-    let canonical = digits.len() == 16
-        && digits
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    canonical.then(|| u64::from_str_radix(digits, 16).ok())?
-}
 
 /// The part of a range of addresses that lies in one file.
 pub(crate) struct Piece<F> {
@@ -86,15 +65,6 @@ struct Open<F> {
     writable: bool,
 }
 
-struct Growth {
-    /// The first segment that is not known to be there with all its space.
-    covered: u64,
-    /// The paths of files of a segment's length that the log has not reached.
-    spares: Vec<PathBuf>,
-    /// The number for the name of the next file that is made.
-    next_spare: u64,
-}
-
 /// The segment files of one store.
 pub(crate) struct SegmentSet<B: Backend> {
     backend: Arc<B>,
@@ -114,11 +84,7 @@ impl<B: Backend> SegmentSet<B> {
             geometry,
             lock_timeout: Duration::ZERO,
             files: Mutex::new(BTreeMap::new()),
-            growth: Mutex::new(Growth {
-                covered: 0,
-                spares: Vec::new(),
-                next_spare: 0,
-            }),
+            growth: Mutex::default(),
         }
     }
 
@@ -139,13 +105,11 @@ impl<B: Backend> SegmentSet<B> {
         growth.covered = first;
         let mut segments = Vec::new();
         for name in backend.list(dir)? {
-            if let Some(number) = parse_name(&name, SPARE_SUFFIX) {
-                growth.next_spare = growth.next_spare.max(number.saturating_add(1));
-                growth.spares.push(dir.join(&name));
-            } else if parse_name(&name, NEW_SUFFIX).is_some() {
-                backend.remove(&dir.join(&name))?;
-            } else {
-                segments.extend(parse_segment_name(&name).filter(|segment| *segment >= first));
+            match SegmentName::parse(&name) {
+                Some(SegmentName::Segment(segment)) if segment >= first => segments.push(segment),
+                Some(SegmentName::Spare(spare)) => growth.found(spare),
+                Some(SegmentName::Unfinished(_)) => backend.remove(&dir.join(&name))?,
+                Some(SegmentName::Segment(_)) | None => {}
             }
         }
         for segment in segments {
@@ -173,7 +137,11 @@ impl<B: Backend> SegmentSet<B> {
 
     /// The path of a segment's file.
     pub(crate) fn path(&self, segment: u64) -> PathBuf {
-        self.dir.join(segment_name(segment))
+        self.path_of(SegmentName::Segment(segment))
+    }
+
+    fn path_of(&self, name: SegmentName) -> PathBuf {
+        self.dir.join(name.to_string())
     }
 
     /// The numbers of the segments that there are now.
@@ -181,7 +149,7 @@ impl<B: Backend> SegmentSet<B> {
         let names = self.backend.list(&self.dir)?;
         Ok(names
             .iter()
-            .filter_map(|name| parse_segment_name(name))
+            .filter_map(|name| SegmentName::parse(name)?.segment())
             .collect())
     }
 
@@ -189,10 +157,10 @@ impl<B: Backend> SegmentSet<B> {
     pub(crate) fn usage(&self) -> Result<Usage, IoError> {
         let mut usage = Usage::default();
         for name in self.backend.list(&self.dir)? {
-            if parse_segment_name(&name).is_some() {
-                usage.segments += 1;
-            } else if parse_name(&name, SPARE_SUFFIX).is_some() {
-                usage.spares += 1;
+            match SegmentName::parse(&name) {
+                Some(SegmentName::Segment(_)) => usage.segments += 1,
+                Some(SegmentName::Spare(_)) => usage.spares += 1,
+                Some(SegmentName::Unfinished(_)) | None => {}
             }
         }
         usage.bytes = (usage.segments + usage.spares).saturating_mul(self.geometry.segment_bytes());
@@ -291,55 +259,6 @@ impl<B: Backend> SegmentSet<B> {
         Ok(())
     }
 
-    /// Makes sure that there is space for every address below `end`, and returns the address up to
-    /// which there is. Takes spares where there are some, else creates files. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// [`SpaceError::NoSpace`] changes nothing: what there was space for there still is.
-    pub(crate) fn ensure(&self, end: Lsn) -> Result<Lsn, SpaceError> {
-        if end > Lsn::LIMIT {
-            return Err(SpaceError::LogFull);
-        }
-        let segment_bytes = self.geometry.segment_bytes();
-        let wanted = end.get().div_ceil(segment_bytes);
-        let mut growth = self.growth.lock();
-        while growth.covered < wanted {
-            self.add(growth.covered, &mut growth)?;
-            growth.covered += 1;
-        }
-        Ok(Lsn::new(growth.covered * segment_bytes))
-    }
-
-    /// How many spares there are.
-    pub(crate) fn spares(&self) -> usize {
-        self.growth.lock().spares.len()
-    }
-
-    /// Makes a file that [`ensure`](Self::ensure) can take without waiting for its space, written
-    /// with zeroes where the file system has only reserved it. Blocks for long, but nobody else.
-    ///
-    /// `keep_going` is asked now and then; `false` undoes what was begun, and is the result.
-    ///
-    /// # Errors
-    ///
-    /// [`SpaceError::NoSpace`] leaves nothing behind.
-    pub(crate) fn prepare_spare(
-        &self,
-        keep_going: &mut dyn FnMut() -> bool,
-    ) -> Result<bool, SpaceError> {
-        let number = self.take_spare_number();
-        let new_path = self.dir.join(format!("{number:016x}{NEW_SUFFIX}"));
-        if !self.make_file(&new_path, &mut |file| self.prewrite(file, keep_going))? {
-            return Ok(false);
-        }
-        let path = self.spare_path(number);
-        self.backend.rename(&new_path, &path)?;
-        self.backend.sync_dir(&self.dir)?;
-        self.growth.lock().spares.push(path);
-        Ok(true)
-    }
-
     /// Closes the files that lie below `lsn` as a whole. Nothing may be written there any more; who
     /// reads there opens them again.
     pub(crate) fn close_below(&self, lsn: Lsn) {
@@ -348,152 +267,6 @@ impl<B: Backend> SegmentSet<B> {
         let closed = std::mem::replace(&mut *files, kept);
         drop(files);
         drop(closed);
-    }
-
-    /// Frees the segments that lie below `lsn` as a whole, which no superblock names any more: up
-    /// to `keep_spares` of them stay as spares, the others are removed. How many were freed.
-    ///
-    /// # Errors
-    ///
-    /// What the file system says; a segment that is still there is freed by the next call.
-    pub(crate) fn remove_below(&self, lsn: Lsn, keep_spares: usize) -> Result<u64, SpaceError> {
-        let end = self.geometry.segment_of(lsn.get());
-        let mut freed = 0;
-        for segment in self.existing()?.range(..end) {
-            let path = self.path(*segment);
-            let open = self.files.lock().remove(segment);
-            if self.spares() < keep_spares && self.is_whole(&path, open.as_ref())? {
-                let spare = self.spare_path(self.take_spare_number());
-                self.backend.rename(&path, &spare)?;
-                self.growth.lock().spares.push(spare);
-            } else {
-                self.backend.remove(&path)?;
-            }
-            freed += 1;
-        }
-        if freed > 0 {
-            self.backend.sync_dir(&self.dir)?;
-        }
-        Ok(freed)
-    }
-
-    fn add(&self, segment: u64, growth: &mut Growth) -> Result<(), SpaceError> {
-        let open = self
-            .files
-            .lock()
-            .get(&segment)
-            .filter(|open| open.writable)
-            .map(|open| open.file.clone());
-        if let Some(file) = open {
-            return self.complete(&file);
-        }
-        let path = self.path(segment);
-        if !self.take_spare(growth, &path)? {
-            let number = growth.next_spare;
-            growth.next_spare = number.saturating_add(1);
-            let new_path = self.dir.join(format!("{number:016x}{NEW_SUFFIX}"));
-            self.make_file(&new_path, &mut |_| Ok(true))?;
-            self.backend.rename(&new_path, &path)?;
-        }
-        if !cfg!(esker_canary = "lss-segment-name-unsynced") {
-            self.backend.sync_dir(&self.dir)?;
-        }
-        // Under its new name, for errors to name. The lock may have to wait for a read of the
-        // segment that it was.
-        let file = self.open_writable(&path, Create::Never)?;
-        self.files.lock().insert(
-            segment,
-            Open {
-                file,
-                writable: true,
-            },
-        );
-        Ok(())
-    }
-
-    /// Gives a file that is too short its full length.
-    fn complete(&self, file: &B::File) -> Result<(), SpaceError> {
-        let len = self.backend.facts(file)?.len_bytes;
-        let segment_bytes = self.geometry.segment_bytes();
-        if len < segment_bytes {
-            let from = self.geometry.block().floor(len);
-            self.backend.allocate(file, from, segment_bytes - from)?;
-            self.backend.sync_data(file)?;
-        }
-        Ok(())
-    }
-
-    /// Gives a spare the name `path`; whether there was one.
-    fn take_spare(&self, growth: &mut Growth, path: &Path) -> Result<bool, SpaceError> {
-        while let Some(spare) = growth.spares.pop() {
-            let found = self.backend.open(&spare, &FileOptions::read())?;
-            let whole = self.backend.facts(&found)?.len_bytes == self.geometry.segment_bytes();
-            if whole {
-                self.backend.rename(&spare, path)?;
-                return Ok(true);
-            }
-            // Not one of ours, or not any more.
-            self.backend.remove(&spare)?;
-        }
-        Ok(false)
-    }
-
-    /// Creates a file of a segment's length under a preliminary name, with all its space, durable;
-    /// removes it again if that fails or `fill` says no,
-    /// which is the result.
-    fn make_file(
-        &self,
-        path: &Path,
-        fill: &mut dyn FnMut(&B::File) -> Result<bool, SpaceError>,
-    ) -> Result<bool, SpaceError> {
-        let file = self.open_writable(path, Create::IfMissing)?;
-        let made = self.give_space(&file, fill);
-        if !matches!(made, Ok(true)) {
-            drop(file);
-            self.backend.remove(path)?;
-        }
-        made
-    }
-
-    fn give_space(
-        &self,
-        file: &B::File,
-        fill: &mut dyn FnMut(&B::File) -> Result<bool, SpaceError>,
-    ) -> Result<bool, SpaceError> {
-        let allocated = self
-            .backend
-            .allocate(file, 0, self.geometry.segment_bytes())?;
-        if allocated == Allocated::Reserved && !fill(file)? {
-            return Ok(false);
-        }
-        self.backend.sync_data(file)?;
-        Ok(true)
-    }
-
-    /// Writes zeroes to a whole file; whether it was not interrupted.
-    fn prewrite(
-        &self,
-        file: &B::File,
-        keep_going: &mut dyn FnMut() -> bool,
-    ) -> Result<bool, SpaceError> {
-        let segment_bytes = self.geometry.segment_bytes();
-        #[expect(clippy::cast_possible_truncation, reason = "at most PREWRITE_BYTES")]
-        let chunk = segment_bytes.min(PREWRITE_BYTES as u64) as usize;
-        let alignment = self.geometry.block().max(Alignment::BLOCK);
-        let mut buf = AlignedBuf::zeroed_on(chunk, alignment, HugePages::Never)?;
-        let mut offset = 0;
-        // Both are powers of two, so the chunks end where the file does.
-        while offset < segment_bytes {
-            if !keep_going() {
-                return Ok(false);
-            }
-            buf = self
-                .backend
-                .write_at(file, offset, buf, Durability::Written)
-                .map_err(IoError::from)?;
-            offset += chunk as u64;
-        }
-        Ok(true)
     }
 
     fn open_writable(&self, path: &Path, create: Create) -> Result<B::File, SpaceError> {
@@ -519,193 +292,7 @@ impl<B: Backend> SegmentSet<B> {
         }
         Ok(())
     }
-
-    fn is_whole(&self, path: &Path, open: Option<&Open<B::File>>) -> Result<bool, SpaceError> {
-        let file = match open {
-            Some(open) => open.file.clone(),
-            None => self.backend.open(path, &FileOptions::read())?,
-        };
-        Ok(self.backend.facts(&file)?.len_bytes == self.geometry.segment_bytes())
-    }
-
-    fn take_spare_number(&self) -> u64 {
-        let mut growth = self.growth.lock();
-        let number = growth.next_spare;
-        growth.next_spare = number.saturating_add(1);
-        number
-    }
-
-    fn spare_path(&self, number: u64) -> PathBuf {
-        self.dir.join(format!("{number:016x}{SPARE_SUFFIX}"))
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use esker_io::Blocking;
-
-    use super::*;
-    use crate::testing::{SEGMENT, geometry};
-
-    fn writer(dir: &Path, from: u64) -> Result<SegmentSet<Blocking>, SpaceError> {
-        let backend = Arc::new(Blocking::new());
-        SegmentSet::open_to_write(&backend, dir, geometry(), Lsn::new(from), Duration::ZERO)
-    }
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(dir)
-            .expect("a directory")
-            .map(|entry| {
-                entry
-                    .expect("an entry")
-                    .file_name()
-                    .into_string()
-                    .expect("text")
-            })
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn only_canonical_names_are_segments() {
-        for segment in [0, 1, 0xabc, u64::MAX] {
-            assert_eq!(
-                parse_segment_name(OsStr::new(&segment_name(segment))),
-                Some(segment)
-            );
-        }
-        for name in [
-            "1.seg",
-            "000000000000000A.seg",
-            "+000000000000001.seg",
-            "superblock",
-            ".seg",
-        ] {
-            assert_eq!(parse_segment_name(OsStr::new(name)), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn ensured_space_is_there_in_whole_files() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let set = writer(dir.path(), 0).expect("opened");
-        assert_eq!(set.ensure(Lsn::new(0)).expect("space"), Lsn::ZERO);
-        assert_eq!(set.ensure(Lsn::new(1)).expect("space"), Lsn::new(SEGMENT));
-        assert_eq!(
-            set.ensure(Lsn::new(2 * SEGMENT + 1)).expect("space"),
-            Lsn::new(3 * SEGMENT)
-        );
-        assert_eq!(
-            names(dir.path()),
-            (0..3).map(segment_name).collect::<Vec<_>>()
-        );
-        for segment in 0..3 {
-            assert_eq!(
-                fs::metadata(set.path(segment)).expect("a file").len(),
-                SEGMENT
-            );
-        }
-        assert!(matches!(
-            set.ensure(Lsn::new(u64::MAX)),
-            Err(SpaceError::LogFull)
-        ));
-        assert_eq!(set.usage().expect("listed").bytes, 3 * SEGMENT);
-    }
-
-    #[test]
-    fn a_range_is_cut_where_the_files_are() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let set = writer(dir.path(), 0).expect("opened");
-        set.ensure(Lsn::new(3 * SEGMENT)).expect("space");
-        let len = usize::try_from(SEGMENT).expect("small") + 1024;
-        let pieces = set.pieces(Lsn::new(SEGMENT - 512), len).expect("all there");
-        let cuts: Vec<_> = pieces
-            .iter()
-            .map(|piece| (piece.offset, piece.range.clone()))
-            .collect();
-        let second = 512 + usize::try_from(SEGMENT).expect("small");
-        assert_eq!(
-            cuts,
-            [(SEGMENT - 512, 0..512), (0, 512..second), (0, second..len)]
-        );
-        assert!(set.pieces(Lsn::new(3 * SEGMENT - 512), 1024).is_err());
-        assert_eq!(set.files(Lsn::new(0), Lsn::new(SEGMENT)).len(), 1);
-        assert_eq!(set.files(Lsn::new(0), Lsn::new(SEGMENT + 1)).len(), 2);
-        assert!(set.files(Lsn::new(5), Lsn::new(5)).is_empty());
-        set.sync_range(Lsn::new(0), Lsn::new(3 * SEGMENT))
-            .expect("synced");
-    }
-
-    #[test]
-    fn trimmed_segments_are_used_again_or_removed() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let set = writer(dir.path(), 0).expect("opened");
-        set.ensure(Lsn::new(5 * SEGMENT)).expect("space");
-        assert_eq!(
-            set.remove_below(Lsn::new(4 * SEGMENT - 1), 2)
-                .expect("removed"),
-            3
-        );
-        assert_eq!(set.spares(), 2);
-        assert_eq!(
-            set.existing()
-                .expect("listed")
-                .into_iter()
-                .collect::<Vec<_>>(),
-            [3, 4]
-        );
-        set.ensure(Lsn::new(7 * SEGMENT)).expect("space");
-        assert_eq!(set.spares(), 0);
-        assert_eq!(
-            names(dir.path()),
-            (3..7).map(segment_name).collect::<Vec<_>>()
-        );
-    }
-
-    #[test]
-    fn spares_survive_reopening_and_left_overs_do_not() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let set = writer(dir.path(), 0).expect("opened");
-        assert!(set.prepare_spare(&mut || true).expect("made"));
-        assert!(!set.prepare_spare(&mut || false).unwrap_or(true) || set.spares() == 2);
-        drop(set);
-        fs::write(dir.path().join(format!("{:016x}{NEW_SUFFIX}", 77)), b"half").expect("written");
-        let short = dir.path().join(format!("{:016x}{SPARE_SUFFIX}", 99));
-        fs::write(&short, b"short").expect("written");
-        let set = writer(dir.path(), 0).expect("opened");
-        let spares = set.spares();
-        assert!(spares >= 2);
-        set.ensure(Lsn::new(3 * SEGMENT)).expect("space");
-        assert_eq!(
-            names(dir.path()),
-            (0..3).map(segment_name).collect::<Vec<_>>()
-        );
-    }
-
-    #[test]
-    fn a_segment_that_is_too_short_gets_its_space_back() {
-        let dir = tempfile::tempdir().expect("a directory");
-        fs::write(dir.path().join(segment_name(1)), vec![7; 1000]).expect("written");
-        let set = writer(dir.path(), SEGMENT).expect("opened");
-        set.ensure(Lsn::new(2 * SEGMENT)).expect("space");
-        let bytes = fs::read(set.path(1)).expect("a segment");
-        assert_eq!(bytes.len() as u64, SEGMENT);
-        assert!(bytes[..512].iter().all(|&byte| byte == 7));
-    }
-
-    #[test]
-    fn a_second_writer_finds_the_segments_locked() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let set = writer(dir.path(), 0).expect("opened");
-        set.ensure(Lsn::new(1)).expect("space");
-        assert!(matches!(
-            writer(dir.path(), 0),
-            Err(SpaceError::Locked { .. })
-        ));
-        drop(set);
-        writer(dir.path(), 0).expect("free again");
-    }
-}
+mod tests;

@@ -21,7 +21,7 @@ use esker_io::{
 use crate::error::OpenError;
 use crate::format::superblock::{COPY_BYTES, COPY_OFFSETS, CopyFault, Superblock, VERSION};
 use crate::geometry::Geometry;
-use crate::segments::parse_segment_name;
+use crate::segments::SegmentName;
 
 /// The name of the superblock's file.
 pub(crate) const FILE_NAME: &str = "superblock";
@@ -223,7 +223,9 @@ fn open_file<B: Backend>(
                 names => names?,
             };
             let dir = dir.to_path_buf();
-            let segments = names.iter().any(|name| parse_segment_name(name).is_some());
+            let segments = names
+                .iter()
+                .any(|name| matches!(SegmentName::parse(name), Some(SegmentName::Segment(_))));
             return Err(if segments {
                 OpenError::SuperblockMissing { dir }
             } else {

@@ -13,7 +13,7 @@ use crate::format::slot::{self, SlotHeader};
 use crate::format::superblock::{COPY_OFFSETS, Superblock};
 use crate::geometry::{Geometry, Sizes};
 use crate::position::Position;
-use crate::segments::{SegmentSet, segment_name};
+use crate::segments::{SegmentName, SegmentSet};
 
 pub(crate) const BLOCK: u64 = 512;
 pub(crate) const SEGMENT: u64 = 64 << 10;
@@ -78,7 +78,7 @@ impl LogBuilder {
     }
 
     pub(crate) fn segment_path(&self, segment: u64) -> PathBuf {
-        self.path().join(segment_name(segment))
+        self.path().join(SegmentName::Segment(segment).to_string())
     }
 
     pub(crate) fn superblock_path(&self) -> PathBuf {

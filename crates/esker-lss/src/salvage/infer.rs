@@ -14,7 +14,7 @@ use crate::format::slot::{HEADER_BYTES, Sealed, SlotHeader};
 use crate::geometry::{
     BLOCK_BYTES, Geometry, MAX_RECORD_BYTES, MAX_WINDOW_BYTES, SEGMENT_BYTES, Sizes,
 };
-use crate::segments::{SegmentSet, parse_segment_name, segment_name};
+use crate::segments::{SegmentName, SegmentSet};
 
 /// The smallest block: every slot begins at a multiple of it.
 const STRIDE: u64 = BLOCK_BYTES.0;
@@ -36,11 +36,11 @@ pub(super) fn geometry<B: Backend>(
     let mut segments = Vec::new();
     let mut longest = 0;
     for name in backend.list(dir)? {
-        let Some(segment) = parse_segment_name(&name) else {
+        let Some(SegmentName::Segment(segment)) = SegmentName::parse(&name) else {
             continue;
         };
         // One that cannot be opened says nothing.
-        let file = backend.open(&dir.join(segment_name(segment)), &FileOptions::read());
+        let file = backend.open(&dir.join(&name), &FileOptions::read());
         if let Ok(facts) = file.and_then(|file| backend.facts(&file)) {
             longest = facts.len_bytes.max(longest);
             segments.push(segment);

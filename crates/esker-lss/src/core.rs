@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use esker_io::{Backend, IoError, Lane, OperationKind};
+use esker_io::{Backend, IoError, Lane};
 use esker_ring::Ring;
 
 use crate::Lsn;
@@ -22,7 +22,7 @@ use crate::options::Options;
 use crate::poison::{Poison, PoisonCell};
 use crate::position::Position;
 use crate::resident::Resident;
-use crate::segments::SegmentSet;
+use crate::segments::{SegmentSet, Syncs};
 use crate::stability::Frontier;
 use crate::superblock::SuperblockFile;
 use crate::sync::{AtomicU64, Mutex};
@@ -95,38 +95,36 @@ impl<B: Backend> Core<B> {
         self.after_advance();
     }
 
+    /// Runs what makes something durable that is not the log's records, as a flight: whatever it was
+    /// for, a failure may be of what a success in flight with it stands for (A1 of `durable`). An
+    /// error poisons the store.
+    fn in_flight(
+        self: &Arc<Self>,
+        sync: impl FnOnce() -> Result<(), IoError>,
+    ) -> Result<(), IoError> {
+        let flight = self.durable.begin();
+        let done = sync();
+        if let Err(error) = &done {
+            self.poison_with(error.clone());
+        }
+        self.end_flight(flight, |_| {});
+        self.backend.wake();
+        done
+    }
+
     /// Changes the superblock, whose lock the caller holds. An error poisons the store.
     pub(crate) fn update_superblock(
         self: &Arc<Self>,
         superblock: &mut SuperblockFile<B>,
         change: impl FnOnce(&mut Superblock),
     ) -> Result<(), IoError> {
-        let flight = self.durable.begin();
-        let updated = superblock.update(change);
-        if let Err(error) = &updated {
-            self.poison_with(error.clone());
-        }
-        self.end_flight(flight, |_| {});
-        self.backend.wake();
-        updated
+        self.in_flight(|| superblock.update(change))
     }
 
     /// Makes sure that there is space for every address below `end`, and returns the address up to
     /// which there is.
-    ///
-    /// A failed sync poisons the store, like any other: the next one may succeed, and what this one
-    /// should have made durable (a segment's name, or its length) may be lost all the same.
-    pub(crate) fn ensure_space(&self, end: u64) -> Result<Lsn, SpaceError> {
-        let ensured = self.segments.ensure(Lsn::new(end));
-        if let Err(SpaceError::Io(error)) = &ensured
-            && matches!(
-                error.context().operation,
-                OperationKind::Sync | OperationKind::SyncDir
-            )
-        {
-            self.poison_with(error.clone());
-        }
-        ensured
+    pub(crate) fn ensure_space(self: &Arc<Self>, end: u64) -> Result<Lsn, SpaceError> {
+        self.segments.ensure(Lsn::new(end), self)
     }
 
     /// The failure that ended this life, if there was one.
@@ -147,5 +145,13 @@ impl<B: Backend> Core<B> {
                 epoch_start: self.start.lsn,
             },
         }
+    }
+}
+
+/// The syncs of the segments' space: a segment's name, or its length, may be lost after a failure,
+/// and so may what has been written and not synced, whatever a later sync says.
+impl<B: Backend> Syncs for Arc<Core<B>> {
+    fn watch(&self, sync: &mut dyn FnMut() -> Result<(), IoError>) -> Result<(), IoError> {
+        self.in_flight(sync)
     }
 }

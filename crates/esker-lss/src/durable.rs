@@ -6,8 +6,9 @@
 //! failed to flush its cache may have dropped it, and flushes well the next time. So a success proves
 //! something only when nothing that was in flight at the same time has failed.
 //!
-//! What makes data durable is a *flight*: a durable write of a buffer, a data sync, an update of the
-//! superblock, from before it is handed to the backend until its completion has been dealt with.
+//! What makes anything of the store's durable is a *flight*: a durable write of a buffer, a data sync,
+//! an update of the superblock, a sync of a segment's space or of the names, from before it is handed
+//! to the backend until its completion has been dealt with.
 //!
 //! Invariants:
 //! - A1. A success counts when every flight that was under way when it was dealt with has ended, and

@@ -14,7 +14,6 @@ use std::time::Duration;
 use esker_io::Backend;
 use esker_ring::TryReserve;
 
-use crate::Lsn;
 use crate::core::Core;
 use crate::dispatch::By;
 use crate::error::SpaceError;
@@ -177,12 +176,12 @@ impl<B: Backend> Core<B> {
     }
 
     /// Makes the space that the first appends need. A full disk is no reason not to open.
-    pub(crate) fn prepare_start(&self) -> Result<(), SpaceError> {
+    pub(crate) fn prepare_start(self: &Arc<Self>) -> Result<(), SpaceError> {
         let wanted = self.ring.tail().saturating_add(self.room_ahead());
-        let fits = self.segments.ensure(Lsn::new(self.ring.tail()))?;
+        let fits = self.ensure_space(self.ring.tail())?;
         if fits.get() < wanted && self.segments.spares() == 0 {
             // Written with zeroes, so that the first commits are as fast as the later ones.
-            match self.segments.prepare_spare(&mut || true) {
+            match self.segments.prepare_spare(&mut || true, self) {
                 Ok(_) | Err(SpaceError::NoSpace(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -198,7 +197,7 @@ impl<B: Backend> Core<B> {
     }
 
     /// Makes the next segment while the log is still in the one before it.
-    fn prepare_space(&self) -> Result<(), SpaceError> {
+    fn prepare_space(self: &Arc<Self>) -> Result<(), SpaceError> {
         let wanted = self.ring.tail().saturating_add(self.room_ahead());
         match self.ensure_space(wanted) {
             Ok(limit) => {
@@ -214,14 +213,14 @@ impl<B: Backend> Core<B> {
     /// Has a spare segment, written with zeroes, ready for when the next one is needed; unless the
     /// log is written so fast that this would take the device from those who write it.
     /// Whether it made one.
-    fn prepare_spare(&self, written_since: u64) -> Result<bool, SpaceError> {
+    fn prepare_spare(self: &Arc<Self>, written_since: u64) -> Result<bool, SpaceError> {
         let is_busy = written_since > self.geometry.segment_bytes() / 16;
         if is_busy || self.segments.spares() >= self.options.spare_segments {
             return Ok(false);
         }
         // Acquire: pairs with the release in `Maintainer::stop`.
         let mut keep_going = || !self.maintenance.stop.load(Ordering::Acquire);
-        match self.segments.prepare_spare(&mut keep_going) {
+        match self.segments.prepare_spare(&mut keep_going, self) {
             Ok(made) => Ok(made),
             Err(SpaceError::NoSpace(_)) => Ok(false),
             Err(error) => Err(error),

@@ -27,6 +27,7 @@ use crate::superblock::lock;
 use crate::sync::Mutex;
 pub(crate) use names::SegmentName;
 use space::Growth;
+pub(crate) use space::Syncs;
 
 /// How many files that are only read are kept open.
 const READ_HANDLES: usize = 64;

@@ -80,7 +80,7 @@ impl<B: Backend> Core<B> {
         }
         if cfg!(esker_canary = "lss-trim-removes-first") {
             self.segments
-                .remove_below(boundary.lsn, self.options.spare_segments)
+                .remove_below(boundary.lsn, self.options.spare_segments, self)
                 .map_err(TrimError::Remove)?;
         }
         self.update_superblock(&mut superblock, |next| {
@@ -94,7 +94,7 @@ impl<B: Backend> Core<B> {
         self.first.store(boundary.lsn.get(), Ordering::Release);
         self.marks.trimmed(boundary.lsn, segment_bytes);
         self.segments
-            .remove_below(boundary.lsn, self.options.spare_segments)
+            .remove_below(boundary.lsn, self.options.spare_segments, self)
             .map_err(TrimError::Remove)?;
         Ok(boundary.lsn)
     }

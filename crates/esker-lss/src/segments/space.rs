@@ -13,6 +13,17 @@ use crate::error::SpaceError;
 /// How much is written at a time when a spare is filled with zeroes.
 const PREWRITE_BYTES: usize = 1 << 20;
 
+/// Who hears of a sync from before it begins until its outcome has been dealt with: a failure may
+/// concern more than what the sync was for.
+pub(crate) trait Syncs {
+    /// Calls `sync`, once, and returns what it says.
+    ///
+    /// # Errors
+    ///
+    /// Those of `sync`.
+    fn watch(&self, sync: &mut dyn FnMut() -> Result<(), IoError>) -> Result<(), IoError>;
+}
+
 /// How far the files go, and what there is to go on with.
 #[derive(Default)]
 pub(super) struct Growth {
@@ -46,7 +57,7 @@ impl<B: Backend> SegmentSet<B> {
     /// # Errors
     ///
     /// [`SpaceError::NoSpace`] changes nothing: what there was space for there still is.
-    pub(crate) fn ensure(&self, end: Lsn) -> Result<Lsn, SpaceError> {
+    pub(crate) fn ensure(&self, end: Lsn, syncs: &dyn Syncs) -> Result<Lsn, SpaceError> {
         if end > Lsn::LIMIT {
             return Err(SpaceError::LogFull);
         }
@@ -54,7 +65,7 @@ impl<B: Backend> SegmentSet<B> {
         let wanted = end.get().div_ceil(segment_bytes);
         let mut growth = self.growth.lock();
         while growth.covered < wanted {
-            self.add(growth.covered, &mut growth)?;
+            self.add(growth.covered, &mut growth, syncs)?;
             growth.covered += 1;
         }
         Ok(Lsn::new(growth.covered * segment_bytes))
@@ -76,15 +87,17 @@ impl<B: Backend> SegmentSet<B> {
     pub(crate) fn prepare_spare(
         &self,
         keep_going: &mut dyn FnMut() -> bool,
+        syncs: &dyn Syncs,
     ) -> Result<bool, SpaceError> {
         let number = self.growth.lock().take_number();
         let new_path = self.path_of(SegmentName::Unfinished(number));
-        if !self.make_file(&new_path, &mut |file| self.prewrite(file, keep_going))? {
+        let mut fill = |file: &_| self.prewrite(file, keep_going);
+        if !self.make_file(&new_path, &mut fill, syncs)? {
             return Ok(false);
         }
         let path = self.path_of(SegmentName::Spare(number));
         self.backend.rename(&new_path, &path)?;
-        self.backend.sync_dir(&self.dir)?;
+        self.sync_names(syncs)?;
         self.growth.lock().spares.push(number);
         Ok(true)
     }
@@ -95,7 +108,12 @@ impl<B: Backend> SegmentSet<B> {
     /// # Errors
     ///
     /// What the file system says; a segment that is still there is freed by the next call.
-    pub(crate) fn remove_below(&self, lsn: Lsn, keep_spares: usize) -> Result<u64, SpaceError> {
+    pub(crate) fn remove_below(
+        &self,
+        lsn: Lsn,
+        keep_spares: usize,
+        syncs: &dyn Syncs,
+    ) -> Result<u64, SpaceError> {
         let end = self.geometry.segment_of(lsn.get());
         let mut freed = 0;
         for segment in self.existing()?.range(..end) {
@@ -112,12 +130,12 @@ impl<B: Backend> SegmentSet<B> {
             freed += 1;
         }
         if freed > 0 {
-            self.backend.sync_dir(&self.dir)?;
+            self.sync_names(syncs)?;
         }
         Ok(freed)
     }
 
-    fn add(&self, segment: u64, growth: &mut Growth) -> Result<(), SpaceError> {
+    fn add(&self, segment: u64, growth: &mut Growth, syncs: &dyn Syncs) -> Result<(), SpaceError> {
         let open = self
             .files
             .lock()
@@ -125,16 +143,16 @@ impl<B: Backend> SegmentSet<B> {
             .filter(|open| open.writable)
             .map(|open| open.file.clone());
         if let Some(file) = open {
-            return self.complete(&file);
+            return self.complete(&file, syncs);
         }
         let path = self.path(segment);
         if !self.take_spare(growth, &path)? {
             let new_path = self.path_of(SegmentName::Unfinished(growth.take_number()));
-            self.make_file(&new_path, &mut |_| Ok(true))?;
+            self.make_file(&new_path, &mut |_| Ok(true), syncs)?;
             self.backend.rename(&new_path, &path)?;
         }
         if !cfg!(esker_canary = "lss-segment-name-unsynced") {
-            self.backend.sync_dir(&self.dir)?;
+            self.sync_names(syncs)?;
         }
         // Under its new name, for errors to name. The lock may have to wait for a read of the
         // segment that it was.
@@ -150,13 +168,13 @@ impl<B: Backend> SegmentSet<B> {
     }
 
     /// Gives a file that is too short its full length.
-    fn complete(&self, file: &B::File) -> Result<(), SpaceError> {
+    fn complete(&self, file: &B::File, syncs: &dyn Syncs) -> Result<(), SpaceError> {
         let len = self.backend.facts(file)?.len_bytes;
         let segment_bytes = self.geometry.segment_bytes();
         if len < segment_bytes {
             let from = self.geometry.block().floor(len);
             self.backend.allocate(file, from, segment_bytes - from)?;
-            self.backend.sync_data(file)?;
+            syncs.watch(&mut || self.backend.sync_data(file))?;
         }
         Ok(())
     }
@@ -187,9 +205,10 @@ impl<B: Backend> SegmentSet<B> {
         &self,
         path: &Path,
         fill: &mut dyn FnMut(&B::File) -> Result<bool, SpaceError>,
+        syncs: &dyn Syncs,
     ) -> Result<bool, SpaceError> {
         let file = self.open_writable(path, Create::IfMissing)?;
-        let made = self.give_space(&file, fill);
+        let made = self.give_space(&file, fill, syncs);
         if !matches!(made, Ok(true)) {
             drop(file);
             self.backend.remove(path)?;
@@ -201,6 +220,7 @@ impl<B: Backend> SegmentSet<B> {
         &self,
         file: &B::File,
         fill: &mut dyn FnMut(&B::File) -> Result<bool, SpaceError>,
+        syncs: &dyn Syncs,
     ) -> Result<bool, SpaceError> {
         let allocated = self
             .backend
@@ -208,8 +228,12 @@ impl<B: Backend> SegmentSet<B> {
         if allocated == Allocated::Reserved && !fill(file)? {
             return Ok(false);
         }
-        self.backend.sync_data(file)?;
+        syncs.watch(&mut || self.backend.sync_data(file))?;
         Ok(true)
+    }
+
+    fn sync_names(&self, syncs: &dyn Syncs) -> Result<(), IoError> {
+        syncs.watch(&mut || self.backend.sync_dir(&self.dir))
     }
 
     /// Writes zeroes to a whole file; whether it was not interrupted.

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use esker_io::{
@@ -20,6 +20,8 @@ pub(crate) struct Faulty {
     pub(crate) syncs_left: Countdown,
     /// Reads that are still let through; then each fails with EIO.
     pub(crate) reads_left: Countdown,
+    /// Run in the next sync of a directory, which then fails with EIO.
+    pub(crate) during_dir_sync: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Allocations fail with ENOSPC.
     pub(crate) full: AtomicBool,
     /// Durable writes and syncs that have succeeded.
@@ -130,7 +132,14 @@ impl Backend for Faulty {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
-        self.inner.sync_dir(dir)
+        let during = self.during_dir_sync.lock().expect("not poisoned").take();
+        let Some(during) = during else {
+            return self.inner.sync_dir(dir);
+        };
+        during();
+        let context = Context::new(OperationKind::SyncDir, dir);
+        let source = std::io::Error::from_raw_os_error(libc::EIO);
+        Err(IoError::from_os(context, source))
     }
 
     fn facts(&self, file: &FileHandle) -> Result<FileFacts, IoError> {

@@ -1,9 +1,11 @@
 //! A failed write or sync.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use esker_lss::{AppendError, CommitError, Store};
+use esker_lss::{AppendError, CommitError, MaintainError, Store};
 
 use crate::faulty::Faulty;
 use crate::support::{all, append_times, open, small};
@@ -51,6 +53,59 @@ fn a_failed_sync_is_not_made_good_by_the_next() {
     backend.syncs_left.set(u64::MAX);
     assert!(store.wait_durable(last).is_err());
     assert!(store.flush().is_err());
+    assert_eq!(store.durable(), durable);
+}
+
+/// A disk that fails to flush its cache may have dropped it, with what was not synced yet.
+#[test]
+fn a_failed_sync_of_the_next_segment_is_final() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (backend, store) = faulty(dir.path());
+    // Into the segment that was made on opening, so that there is another to make.
+    let last = append_times(&store, 12, &[1; 5000]);
+    store.wait_durable(last).expect("the disk is well");
+    let lost = store.append(b"lost").expect("appends");
+    store.wait_written(lost).expect("waits");
+    let durable = store.durable();
+    backend.syncs_left.set(0);
+    let failed = (0..3).find_map(|_| store.maintain().err());
+    assert!(
+        matches!(failed, Some(MaintainError::Space(_))),
+        "{failed:?}"
+    );
+    backend.syncs_left.set(u64::MAX);
+    let error = store.wait_durable(lost).expect_err("it may be gone");
+    assert!(matches!(error, CommitError::Poisoned(_)), "{error:?}");
+    assert_eq!(store.durable(), durable);
+}
+
+#[test]
+fn a_success_does_not_count_while_a_sync_of_names_may_fail() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (backend, store) = faulty(dir.path());
+    let store = Arc::new(store);
+    let last = append_times(&store, 60, &[1; 5000]);
+    store.wait_durable(last).expect("the disk is well");
+    let durable = store.durable();
+    let (sent, outcome) = mpsc::channel();
+    let other = Arc::clone(&store);
+    *backend.during_dir_sync.lock().expect("not poisoned") = Some(Box::new(move || {
+        let appending = Arc::clone(&other);
+        thread::spawn(move || {
+            let _gone = sent.send(appending.append_durable(b"in flight with it"));
+        });
+        // Until it is written, and longer: there would be time to acknowledge it.
+        let end = Instant::now() + Duration::from_secs(20);
+        while other.written() == durable && Instant::now() < end {
+            thread::yield_now();
+        }
+        thread::sleep(Duration::from_millis(50));
+    }));
+    store
+        .trim_before(last)
+        .expect_err("the names are not synced");
+    let outcome = outcome.recv().expect("it is woken");
+    assert!(outcome.is_err(), "acknowledged: {outcome:?}");
     assert_eq!(store.durable(), durable);
 }
 

@@ -146,6 +146,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     crash("lss-recovery-without-rewrite"),
     crash("lss-recovery-without-sync"),
     crash("lss-segment-name-unsynced"),
+    crash("lss-space-syncs-unwatched"),
     crash("lss-superblock-first-copy-first"),
     crash("lss-superblock-one-copy"),
     crash("lss-sync-covers-later-writes"),

@@ -24,6 +24,9 @@ pub enum Fault {
     SyncFails,
     /// A sync of a directory ends with EIO.
     DirSyncFails,
+    /// A sync of either kind ends with EIO, because the device has failed to flush its cache: nothing
+    /// that was written before, to any file, is made durable by a later one.
+    FlushFails,
     /// A read ends with EIO.
     ReadFails,
     /// An allocation finds the disk full.
@@ -41,16 +44,17 @@ pub(crate) enum Turn {
 }
 
 impl Fault {
-    fn turn(self) -> Turn {
+    fn comes_with(self, turn: Turn) -> bool {
         match self {
             Self::WriteFails
             | Self::WriteIsShort { .. }
             | Self::WriteIsLost
-            | Self::WriteGoesTo { .. } => Turn::Write,
-            Self::SyncFails => Turn::Sync,
-            Self::DirSyncFails => Turn::DirSync,
-            Self::ReadFails => Turn::Read,
-            Self::NoSpace => Turn::Allocate,
+            | Self::WriteGoesTo { .. } => turn == Turn::Write,
+            Self::SyncFails => turn == Turn::Sync,
+            Self::DirSyncFails => turn == Turn::DirSync,
+            Self::FlushFails => matches!(turn, Turn::Sync | Turn::DirSync),
+            Self::ReadFails => turn == Turn::Read,
+            Self::NoSpace => turn == Turn::Allocate,
         }
     }
 }
@@ -76,7 +80,7 @@ impl Faults {
     pub(crate) fn take(&mut self, turn: Turn) -> Option<Fault> {
         let mut found = None;
         self.due.retain_mut(|(skipped, fault)| {
-            if fault.turn() != turn {
+            if !fault.comes_with(turn) {
                 return true;
             }
             if *skipped == 0 && found.is_none() {

@@ -260,7 +260,10 @@ impl Machine {
         if self.names.find(dir) != Found::Directory {
             return Err(os_error(context(), libc::ENOENT));
         }
-        if self.faults.take(Turn::DirSync).is_some() {
+        if let Some(fault) = self.faults.take(Turn::DirSync) {
+            if fault == Fault::FlushFails {
+                self.lose_cache();
+            }
             return Err(os_error(context(), libc::EIO));
         }
         self.names.sync(dir);
@@ -406,16 +409,27 @@ impl Machine {
                 Ok(memory.len_bytes())
             }
             Action::SyncData | Action::SyncAll => {
-                let fails = self.faults.take(Turn::Sync).is_some();
-                let node = self.node(file);
-                if fails {
-                    node.drop_undurable(landed);
-                    return Err(os_error(context, libc::EIO));
+                match self.faults.take(Turn::Sync) {
+                    Some(fault) => {
+                        if fault == Fault::FlushFails {
+                            self.lose_cache();
+                        } else {
+                            self.node(file).drop_undurable(landed);
+                        }
+                        return Err(os_error(context, libc::EIO));
+                    }
+                    None => self.node(file).sync(landed),
                 }
-                node.sync(landed);
                 self.effect(|| context)?;
                 Ok(0)
             }
+        }
+    }
+
+    /// The device's cache is gone, with what no flush has covered.
+    fn lose_cache(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.drop_undurable(self.landed);
         }
     }
 

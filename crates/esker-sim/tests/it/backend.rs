@@ -176,6 +176,31 @@ fn a_failed_sync_drops_what_it_covered_for_good() {
 }
 
 #[test]
+fn a_failed_flush_drops_what_any_file_has_not_made_durable() {
+    for of_names in [false, true] {
+        let sim = Sim::new(1);
+        let (file, other) = (create(&sim, "/f"), create(&sim, "/g"));
+        sim.sync_dir(Path::new("/")).expect("synced");
+        for (number, file) in [(1, &file), (2, &other)] {
+            sim.write_at(file, 0, vec![number; 512], Durability::Durable)
+                .expect("written");
+        }
+        sim.write_at(&other, 0, vec![3; 512], Durability::Written)
+            .expect("written");
+        sim.inject(Fault::FlushFails, 0);
+        let failed = match of_names {
+            false => sim.sync_data(&file),
+            true => sim.sync_dir(Path::new("/")),
+        };
+        assert!(failed.is_err());
+        sim.sync_data(&other).expect("the next one succeeds");
+        let after = sim.crash(&mut |_| Survival::Lost);
+        assert_eq!(contents(&after, "/f"), [1; 512]);
+        assert_eq!(contents(&after, "/g"), [2; 512], "of names: {of_names}");
+    }
+}
+
+#[test]
 fn a_crash_comes_after_exactly_the_effect_it_was_asked_for() {
     let run = |stop: Option<u64>| {
         let sim = Sim::with(SimOptions::new(1).alone(true));

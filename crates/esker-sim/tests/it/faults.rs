@@ -86,12 +86,13 @@ fn refused(bench: &mut Bench) {
 
 fn failing(seed: u64) {
     let mut dice = Dice::new(seed);
-    let options = small(drawn_ordering(&mut dice)).sync_every_bytes(4096 << dice.below(4));
+    let options = small(drawn_ordering(&mut dice)).sync_every_bytes(4096 << dice.below(10));
     let mut bench = start(dice.draw(), &options);
-    let fault = match dice.below(6) {
+    let fault = match dice.below(8) {
         0..2 => Fault::WriteFails,
         2..4 => Fault::SyncFails,
-        4 => Fault::WriteIsShort {
+        4..6 => Fault::FlushFails,
+        6 => Fault::WriteIsShort {
             sectors: dice.index(9),
         },
         _ => Fault::DirSyncFails,
@@ -135,7 +136,7 @@ fn failing(seed: u64) {
 fn a_failed_write_or_sync_is_never_made_good() {
     seeds::run(
         "faults::a_failed_write_or_sync_is_never_made_good",
-        200,
+        600,
         failing,
     );
 }

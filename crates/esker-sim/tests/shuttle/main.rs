@@ -114,12 +114,13 @@ fn life(
     let (store, sim) = recover(sim, options, truth, end, &mut dice);
     let may_fail = dice.chance(1, 4);
     if may_fail {
-        let fault = match dice.below(5) {
+        let fault = match dice.below(6) {
             0..2 => Fault::WriteFails,
             2 => Fault::WriteIsShort {
                 sectors: dice.index(9),
             },
             3 => Fault::SyncFails,
+            4 => Fault::FlushFails,
             _ => Fault::DirSyncFails,
         };
         sim.inject(fault, dice.below(12));

@@ -11,6 +11,7 @@ mod concurrency;
 mod faulty;
 mod forking;
 mod futures;
+mod idle;
 mod images;
 mod lifecycle;
 mod poison;

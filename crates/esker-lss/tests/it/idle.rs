@@ -1,0 +1,80 @@
+//! What a store leaves behind when nothing is written for a while.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use esker_io::AnyBackend;
+use esker_lss::{Lsn, Maintenance, OpenError, Options};
+
+use crate::support::{AnyStore, all, crash, open, open_with, small};
+
+/// A store with two records, both durable, and the second one's address.
+fn with_two_commits(dir: &Path, options: Options) -> (AnyStore, Lsn) {
+    let store = open_with(dir, options.maintenance(Maintenance::Thread));
+    store.append_durable(b"first").expect("appends");
+    let last = store.append_durable(&[7; 3000]).expect("appends");
+    (store, last)
+}
+
+/// Waits until the store has found that it is idle.
+fn await_stability_slot(store: &AnyStore) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while store.info().expect("info").stability_slots == 0 {
+        assert!(
+            Instant::now() < end,
+            "the store is idle, and leaves nothing"
+        );
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Spoils the record at `lsn`, which lies in the first segment.
+fn damage(dir: &Path, lsn: Lsn) {
+    let path = dir.join("0000000000000000.seg");
+    let segment = OpenOptions::new()
+        .write(true)
+        .open(path)
+        .expect("it is there");
+    let written = segment.write_all_at(&[0xff; 16], lsn.get() + 500);
+    written.expect("written");
+}
+
+#[test]
+fn damage_to_the_last_commit_before_a_pause_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, last) = with_two_commits(dir.path(), small());
+    await_stability_slot(&store);
+    crash(store);
+    damage(dir.path(), last);
+    let opened = AnyStore::open(dir.path(), AnyBackend::auto(), small());
+    let Err(OpenError::Corrupt(damage)) = opened else {
+        panic!("{:?}", opened.map(|store| store.tail()));
+    };
+    assert_eq!(damage.lsn, last);
+}
+
+/// The reason for the slot: without it the same damage looks like a torn tail.
+#[test]
+fn damage_to_the_last_commit_before_a_crash_ends_the_log() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, last) = with_two_commits(dir.path(), small().idle(None));
+    crash(store);
+    damage(dir.path(), last);
+    let store = open(dir.path());
+    assert_eq!(all(&store).len(), 1, "the second is gone");
+}
+
+#[test]
+fn an_idle_store_leaves_one_slot_and_no_more() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (store, last) = with_two_commits(dir.path(), small());
+    await_stability_slot(&store);
+    let slots = store.info().expect("info").slots_written;
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(store.info().expect("info").slots_written, slots);
+    assert!(store.durable() > last);
+    store.close().expect("closes");
+}

@@ -1,0 +1,200 @@
+//! What a machine is asked for about names and files.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
+
+use esker_io::{Allocated, Context, IoError, OperationKind};
+
+use super::{Machine, os_error};
+use crate::fault::{Fault, Turn};
+use crate::file::{Description, end_of};
+use crate::names::{Found, NodeId};
+use crate::node::Node;
+
+impl Machine {
+    pub(crate) fn create_dirs(&mut self, path: &Path) -> Result<(), IoError> {
+        let context = || Context::new(OperationKind::CreateDir, path);
+        self.check_up(context)?;
+        if self.names.find(path) == Found::Directory {
+            return Ok(());
+        }
+        if !self.names.create_dirs(path) {
+            return Err(os_error(context(), libc::EEXIST));
+        }
+        self.effect(context)
+    }
+
+    /// Finds or creates a file and gives it a description's number.
+    pub(crate) fn open(
+        &mut self,
+        path: &Path,
+        create: esker_io::Create,
+    ) -> Result<(NodeId, u64), IoError> {
+        use esker_io::Create;
+        let context = || Context::new(OperationKind::Open, path);
+        self.check_up(context)?;
+        let node = match (self.names.find(path), create) {
+            (Found::Directory, _) => return Err(IoError::NotAFile { context: context() }),
+            (Found::File(_), Create::New) => return Err(os_error(context(), libc::EEXIST)),
+            (Found::File(node), _) => node,
+            (Found::Nothing, Create::Never) => return Err(os_error(context(), libc::ENOENT)),
+            (Found::Nothing, _) if !self.names.has_parent(path) => {
+                return Err(os_error(context(), libc::ENOENT));
+            }
+            (Found::Nothing, _) => {
+                let node = self.next_node;
+                self.next_node += 1;
+                self.nodes.insert(node, Node::default());
+                self.names.set(path, Some(node));
+                self.effect(context)?;
+                node
+            }
+        };
+        self.nodes.entry(node).or_default().open += 1;
+        self.next_description += 1;
+        Ok((node, self.next_description))
+    }
+
+    /// A description has ended.
+    pub(crate) fn close(&mut self, node: NodeId, description: u64) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.open = node.open.saturating_sub(1);
+            if node.lock == Some(description) {
+                node.lock = None;
+            }
+        }
+    }
+
+    pub(crate) fn list(&mut self, dir: &Path) -> Result<Vec<OsString>, IoError> {
+        let context = || Context::new(OperationKind::List, dir);
+        self.check_up(context)?;
+        match (self.names.list(dir), self.names.find(dir)) {
+            (Some(names), _) => Ok(names),
+            (None, Found::File(_)) => Err(os_error(context(), libc::ENOTDIR)),
+            (None, _) => Err(os_error(context(), libc::ENOENT)),
+        }
+    }
+
+    pub(crate) fn rename(&mut self, from: &Path, to: &Path) -> Result<(), IoError> {
+        let context = || Context::new(OperationKind::Rename, from);
+        self.check_up(context)?;
+        let node = self.named_file(from, context)?;
+        if !self.names.has_parent(to) {
+            return Err(os_error(context(), libc::ENOENT));
+        }
+        if self.names.find(to) == Found::Directory {
+            return Err(os_error(context(), libc::EISDIR));
+        }
+        self.names.rename(from, to, node);
+        self.effect(context)
+    }
+
+    pub(crate) fn remove(&mut self, path: &Path) -> Result<(), IoError> {
+        let context = || Context::new(OperationKind::Remove, path);
+        self.check_up(context)?;
+        self.named_file(path, context)?;
+        self.names.set(path, None);
+        self.effect(context)
+    }
+
+    fn named_file(
+        &self,
+        path: &Path,
+        context: impl FnOnce() -> Context,
+    ) -> Result<NodeId, IoError> {
+        match self.names.find(path) {
+            Found::File(node) => Ok(node),
+            Found::Directory => Err(os_error(context(), libc::EISDIR)),
+            Found::Nothing => Err(os_error(context(), libc::ENOENT)),
+        }
+    }
+
+    pub(crate) fn sync_dir(&mut self, dir: &Path) -> Result<(), IoError> {
+        let context = || Context::new(OperationKind::SyncDir, dir);
+        self.check_up(context)?;
+        if self.names.find(dir) != Found::Directory {
+            return Err(os_error(context(), libc::ENOENT));
+        }
+        if let Some(fault) = self.faults.take(Turn::DirSync) {
+            if fault == Fault::FlushFails {
+                self.lose_cache();
+            }
+            return Err(os_error(context(), libc::EIO));
+        }
+        self.names.sync(dir);
+        self.effect(context)
+    }
+
+    pub(crate) fn len(&mut self, file: &Description) -> Result<u64, IoError> {
+        self.check_up(|| file.context(OperationKind::Facts))?;
+        Ok(self.node(file).len())
+    }
+
+    pub(crate) fn try_lock(&mut self, file: &Description) -> Result<bool, IoError> {
+        let context = file.check_writable(file.context(OperationKind::Lock))?;
+        self.check_up(|| context)?;
+        let holder = self.node(file).lock.get_or_insert(file.id);
+        Ok(*holder == file.id)
+    }
+
+    pub(crate) fn is_locked(&mut self, file: &Description) -> Result<bool, IoError> {
+        self.check_up(|| file.context(OperationKind::Lock))?;
+        Ok(self.node(file).lock.is_some_and(|holder| holder != file.id))
+    }
+
+    pub(crate) fn allocate(
+        &mut self,
+        file: &Description,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Result<Allocated, IoError> {
+        let context = file.context(OperationKind::Allocate).at(offset, len_bytes);
+        let context = file.check_writable(context)?;
+        let Some(end) = end_of(offset, len_bytes) else {
+            return Err(IoError::OutOfRange { context });
+        };
+        self.check_up(|| context.clone())?;
+        if len_bytes == 0 {
+            return Ok(Allocated::WrittenZeroes);
+        }
+        let is_full = self.faults.take(Turn::Allocate).is_some();
+        if is_full || !self.has_space(file, end) {
+            return Err(os_error(context, libc::ENOSPC));
+        }
+        let number = self.next_landing();
+        self.node(file).allocate(number, offset, len_bytes);
+        self.effect(|| context)?;
+        Ok(self.options.allocated)
+    }
+
+    pub(crate) fn truncate(&mut self, file: &Description, len_bytes: u64) -> Result<(), IoError> {
+        let context = file.context(OperationKind::Truncate).at(len_bytes, 0);
+        let context = file.check_writable(context)?;
+        if end_of(len_bytes, 0).is_none() {
+            return Err(IoError::OutOfRange { context });
+        }
+        self.check_up(|| context.clone())?;
+        let number = self.next_landing();
+        self.node(file).truncate(number, len_bytes);
+        self.effect(|| context)
+    }
+
+    /// Whether a file can have space up to `end`.
+    pub(super) fn has_space(&mut self, file: &Description, end: u64) -> bool {
+        let Some(capacity_bytes) = self.options.capacity_bytes else {
+            return true;
+        };
+        let more = end.saturating_sub(self.node(file).space_bytes);
+        more == 0 || self.used_bytes() + more <= capacity_bytes
+    }
+
+    /// The space of every file that has a name or is open.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let named: BTreeSet<_> = self.names.files().map(|(_, node)| node).collect();
+        let used = self.nodes.iter();
+        used.filter(|(id, node)| node.open > 0 || named.contains(id))
+            .map(|(_, node)| node.space_bytes)
+            .sum()
+    }
+}

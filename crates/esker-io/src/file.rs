@@ -1,8 +1,8 @@
-//! [`FileHandle`], the open file of both kernel backends, and the blocking calls on names and
-//! files that they share.
+//! [`FileHandle`], the open file of both kernel backends, and the blocking calls on files that they
+//! share.
 
 use core::fmt;
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -170,14 +170,14 @@ fn uninterrupted(mut call: impl FnMut() -> libc::c_int) -> io::Result<libc::c_in
 }
 
 /// Whether it says that the file system does not know the request.
-fn is_unsupported(error: &io::Error) -> bool {
+pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS | libc::ENODEV)
     )
 }
 
-fn c_path(path: &Path) -> io::Result<CString> {
+pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes())
         .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
@@ -264,67 +264,6 @@ pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<FileHandle, IoE
             writable: options.write,
         }),
     })
-}
-
-/// Creates a directory and its parents, each with its name made durable.
-///
-/// The names of those that exist are synced too: a process that was killed may have made them and
-/// not synced them. Those cannot be told from what has been there for ever, so this goes up to the
-/// root, or to the working directory, and passes over what this process may not read.
-pub(crate) fn create_dir_all(path: &Path) -> Result<(), IoError> {
-    if path.as_os_str().is_empty() {
-        return Ok(());
-    }
-    let existed = path.is_dir();
-    let parent = match path.parent() {
-        None => return Ok(()),
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-    };
-    if parent != Path::new(".") {
-        create_dir_all(parent)?;
-    }
-    if !existed {
-        match std::fs::create_dir(path) {
-            // Somebody else may have made it just now, and not synced it yet.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-            result => result.map_err(|error| {
-                IoError::from_os(Context::new(OperationKind::CreateDir, path), error)
-            })?,
-        }
-    }
-    match std::fs::File::open(parent).and_then(|dir| dir.sync_all()) {
-        Err(error)
-            if existed
-                && (error.kind() == io::ErrorKind::PermissionDenied || is_unsupported(&error)) =>
-        {
-            Ok(())
-        }
-        synced => synced
-            .map_err(|error| IoError::from_os(Context::new(OperationKind::SyncDir, parent), error)),
-    }
-}
-
-pub(crate) fn list(dir: &Path) -> Result<Vec<OsString>, IoError> {
-    std::fs::read_dir(dir)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
-        .map_err(|error| IoError::from_os(Context::new(OperationKind::List, dir), error))
-}
-
-pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), IoError> {
-    std::fs::rename(from, to)
-        .map_err(|error| IoError::from_os(Context::new(OperationKind::Rename, from), error))
-}
-
-pub(crate) fn remove(path: &Path) -> Result<(), IoError> {
-    std::fs::remove_file(path)
-        .map_err(|error| IoError::from_os(Context::new(OperationKind::Remove, path), error))
-}
-
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), IoError> {
-    std::fs::File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| IoError::from_os(Context::new(OperationKind::SyncDir, dir), error))
 }
 
 impl FileHandle {
@@ -503,7 +442,7 @@ impl FileHandle {
 macro_rules! names_and_files {
     () => {
         fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {
-            file::create_dir_all(path)
+            $crate::names::create_dir_all(path)
         }
 
         fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
@@ -511,19 +450,19 @@ macro_rules! names_and_files {
         }
 
         fn list(&self, dir: &Path) -> Result<Vec<OsString>, IoError> {
-            file::list(dir)
+            $crate::names::list(dir)
         }
 
         fn rename(&self, from: &Path, to: &Path) -> Result<(), IoError> {
-            file::rename(from, to)
+            $crate::names::rename(from, to)
         }
 
         fn remove(&self, path: &Path) -> Result<(), IoError> {
-            file::remove(path)
+            $crate::names::remove(path)
         }
 
         fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
-            file::sync_dir(dir)
+            $crate::names::sync_dir(dir)
         }
 
         fn path(&self, file: &FileHandle) -> Arc<Path> {

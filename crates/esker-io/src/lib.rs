@@ -53,6 +53,7 @@ mod inline;
 mod lane;
 mod latency;
 mod memory;
+mod names;
 mod operation;
 mod statistics;
 mod sync;

@@ -131,6 +131,8 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Test, "esker-io", "io-short-write-succeeds"),
     canary(Catcher::Test, "esker-io", "io-sink-swapped"),
     canary(Catcher::Test, "esker-io", "io-lane-goes-on"),
+    // With the right to mount an XFS.
+    canary(Catcher::Test, "esker-io", "io-sync-unconfirmed"),
     canary(Catcher::Loom, "esker-io", "io-leader-leaves-silently"),
     canary(Catcher::Loom, "esker-io", "io-parks-without-looking"),
     canary(Catcher::Loom, "esker-io", "io-wakes-no-leader"),

@@ -183,7 +183,8 @@ impl Calls {
         );
         let result = file
             .check(&action)
-            .and_then(|()| self.transfer(file, &action, &mut transfer));
+            .and_then(|()| self.transfer(file, &action, &mut transfer))
+            .and_then(|bytes| file.confirm(&action).map(|()| bytes));
         self.counters.completed(
             action.kind(),
             began,

@@ -42,6 +42,9 @@ struct Inner {
     direct: bool,
     readable: bool,
     writable: bool,
+    /// Whether the file system answers no question about a file once it has been shut down; see
+    /// [`FileHandle::confirm`].
+    falls_silent: bool,
 }
 
 impl FileHandle {
@@ -117,6 +120,24 @@ impl FileHandle {
             }
         }
         Ok(())
+    }
+
+    /// Takes the kernel's word that an action has made something durable, or finds that it is worth
+    /// nothing.
+    ///
+    /// XFS shuts down when its journal fails, or somebody asks for it, and drops what it has not
+    /// written of that journal. A sync that meets this may find that nothing is left to wait for,
+    /// and succeed, though what it takes to find the data is lost. But the file system is marked
+    /// first, and from then on tells nothing about its files: a success that is followed by an
+    /// answer is one.
+    pub(crate) fn confirm(&self, action: &Action) -> Result<(), IoError> {
+        let promises = action.is_durable() || action.kind() == OperationKind::Sync;
+        if !promises || !self.inner.falls_silent || cfg!(esker_canary = "io-sync-unconfirmed") {
+            return Ok(());
+        }
+        statx(self.fd())
+            .map(drop)
+            .map_err(|error| IoError::from_os(self.action_context(action), error))
     }
 
     /// The first address or inner end in gathered memory that is not aligned; 0 if all are.
@@ -200,6 +221,16 @@ fn statx(fd: RawFd) -> io::Result<libc::statx> {
     Ok(facts)
 }
 
+/// Whether a file lies on a file system for which [`FileHandle::confirm`] asks. Of those that are
+/// known to fail in that way only this one does; the others answer whatever has happened.
+fn falls_silent(fd: RawFd) -> io::Result<bool> {
+    // SAFETY: all zeroes is a valid `statfs`, which has only integers.
+    let mut facts: libc::statfs = unsafe { core::mem::zeroed() };
+    // SAFETY: `facts` is good for writing one `statfs`.
+    uninterrupted(|| unsafe { libc::fstatfs(fd, &raw mut facts) })?;
+    Ok(facts.f_type == libc::XFS_SUPER_MAGIC)
+}
+
 /// What direct transfers to a file must be aligned to; `None` if it takes none.
 ///
 /// A file system that accepts `O_DIRECT` but reports no alignment is given whole blocks.
@@ -254,6 +285,7 @@ pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<FileHandle, IoE
     if alignment.is_none() {
         set_flags(0).map_err(failed)?;
     }
+    let falls_silent = falls_silent(fd.as_raw_fd()).map_err(failed)?;
     Ok(FileHandle {
         inner: Arc::new(Inner {
             fd,
@@ -262,6 +294,7 @@ pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<FileHandle, IoE
             direct: alignment.is_some(),
             readable: options.read || !options.write,
             writable: options.write,
+            falls_silent,
         }),
     })
 }

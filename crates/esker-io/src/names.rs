@@ -52,8 +52,12 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), IoError> {
     sync(dir).map_err(|error| IoError::from_os(Context::new(OperationKind::SyncDir, dir), error))
 }
 
+/// Makes the names in a directory durable. Like the sync of a file this is believed only when the
+/// file system still answers after it (`FileHandle::confirm`); here on any of them, since it is rare.
 fn sync(dir: &Path) -> io::Result<()> {
-    std::fs::File::open(dir)?.sync_all()
+    let dir = std::fs::File::open(dir)?;
+    dir.sync_all()?;
+    dir.metadata().map(drop)
 }
 
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), IoError> {

@@ -29,7 +29,7 @@ pub(super) struct Finished {
 }
 
 impl Ring {
-    /// Counts the end of an operation and lets go of its file.
+    /// Counts the end of an operation, once what it promises is confirmed, and lets go of its file.
     pub(super) fn finish(
         &self,
         operation: Accepted,
@@ -38,7 +38,8 @@ impl Ring {
         result: Result<usize, IoError>,
     ) -> Finished {
         let Accepted { operation, began } = operation;
-        let Operation { action, sink, .. } = operation;
+        let Operation { file, action, sink } = operation;
+        let result = result.and_then(|bytes| file.confirm(&action).map(|()| bytes));
         self.calls
             .counters
             .completed(action.kind(), began, bytes as u64, result.is_err());
@@ -58,6 +59,7 @@ impl Ring {
         if queue.is_empty() {
             return false;
         }
+        let mut ended = Vec::new();
         let mut state = self.state.lock();
         for completion in &mut queue {
             if completion.user_data() == Token::KICK {
@@ -89,13 +91,17 @@ impl Ring {
                     };
                     let Operation { file, action, .. } = &operation.operation;
                     let result = outcome(file, action, &transfer, step);
-                    finished.push(self.finish(operation, true, transfer.done(), result));
+                    ended.push((operation, transfer.done(), result));
                 }
             }
         }
         // Publishes the entries as free, before anything takes their place (U3).
         drop(queue);
         drop(state);
+        let ended = ended.into_iter();
+        finished.extend(
+            ended.map(|(operation, done, result)| self.finish(operation, true, done, result)),
+        );
         if kicked {
             // Release: pairs with the swap in `kick`; the next kick finds the queue without this
             // one.

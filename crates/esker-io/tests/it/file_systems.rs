@@ -11,10 +11,10 @@ use esker_io::{
 };
 
 /// A mounted file system, which is gone when this is dropped.
-struct Mounted {
+pub(super) struct Mounted {
     /// Holds image and mount point; removed after the file system has gone from there.
     _dir: tempfile::TempDir,
-    point: PathBuf,
+    pub(super) point: PathBuf,
 }
 
 impl Drop for Mounted {
@@ -26,7 +26,7 @@ impl Drop for Mounted {
     }
 }
 
-fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), String> {
+pub(super) fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), String> {
     let output = Command::new(program)
         .args(arguments)
         .output()
@@ -40,7 +40,7 @@ fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), String> {
 }
 
 /// A new file system of that kind and size, or why there is none.
-fn mount(kind: &str, mib: u64, place: &Path) -> Result<Mounted, String> {
+pub(super) fn mount(kind: &str, mib: u64, place: &Path) -> Result<Mounted, String> {
     let dir = tempfile::tempdir_in(place).map_err(|error| error.to_string())?;
     let (image, point) = (dir.path().join("image"), dir.path().join("point"));
     std::fs::create_dir(&point).map_err(|error| error.to_string())?;

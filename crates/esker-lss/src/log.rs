@@ -18,7 +18,7 @@ use crate::format::slot::{self, Sealed, SlotHeader};
 use crate::position::Position;
 use crate::record_scan::RecordScan;
 use crate::recovery::corruption;
-use crate::segments::SegmentSet;
+use crate::segments::{Readable, SegmentSet};
 use crate::slots::{Body, Place, RecordWalk, check_body};
 use crate::stream::LogStream;
 use crate::sync::{AtomicUsize, Ordering};
@@ -83,8 +83,15 @@ impl Part {
         self.lsn.get() + (HEADER_BYTES + self.payload.len()) as u64
     }
 
+    /// Takes as many of the bytes that come next as are missing, of `bytes`, which begin at address
+    /// `start`, at or before them.
+    pub(crate) fn take_from(&mut self, start: u64, bytes: &[u8]) {
+        let before = self.next().saturating_sub(start);
+        self.take(bytes.get(to_usize(before)..).unwrap_or(&[]));
+    }
+
     /// Takes as many of the bytes that come next as are missing.
-    pub(crate) fn take(&mut self, bytes: &[u8]) {
+    fn take(&mut self, bytes: &[u8]) {
         let taken = bytes.len().min(self.missing());
         self.payload.extend_from_slice(&bytes[..taken]);
     }
@@ -190,46 +197,53 @@ impl<B: Backend> Log<B> {
         }
     }
 
-    /// What to read first of the record at `lsn`: one or two blocks, so that nearly every record up
-    /// to [`EXPECTED_BYTES`] takes one read. `None` where no record can begin, or there is no file.
+    /// What to read first of the record at `lsn`: the rest of the 4 KiB in which it begins, which cost
+    /// a device as much as a part of them, and the sectors behind them that it takes if it is as long
+    /// as those that were read of late. So nearly every record up to [`EXPECTED_BYTES`] takes one
+    /// read. `None` where no record can begin, or there is no file.
     pub(crate) fn first_span(&self, lsn: Lsn, end: Lsn) -> Result<Option<Span<B::File>>, IoError> {
         if !lsn.get().is_multiple_of(HEADER_BYTES as u64) {
             return Ok(None);
         }
         // Relaxed: a hint.
         let expected = HEADER_BYTES + self.lengths.0.load(Ordering::Relaxed);
-        let start = self.unit().floor(lsn.get());
-        let to = lsn.get().saturating_add(expected as u64);
-        let to = self.unit().ceil(to).unwrap_or(to);
-        self.span(start, to - start, end)
+        let block_end = Alignment::BLOCK.floor(lsn.get()) + Alignment::BLOCK.bytes() as u64;
+        let len = (expected as u64).max(block_end - lsn.get());
+        self.span(lsn.get(), len, end)
     }
 
-    /// At most `len` bytes at `start`, both multiples of the block, up to the end of the file or of
-    /// the log; `None` where there is nothing.
+    /// The sectors that hold `len` bytes at `from`, up to the end of the file or of the log; `None`
+    /// where there is nothing.
     pub(crate) fn span(
         &self,
-        start: u64,
+        from: u64,
         len: u64,
         end: Lsn,
     ) -> Result<Option<Span<B::File>>, IoError> {
         let geometry = self.segments.geometry();
-        let end = geometry.block().ceil(end.get()).unwrap_or(end.get());
+        let Some(Readable { file, unit }) = self.segments.readable(geometry.segment_of(from))?
+        else {
+            return Ok(None);
+        };
+        // Both ends are multiples of the block, and so of the unit.
+        let log_end = geometry.block().ceil(end.get()).unwrap_or(end.get());
+        let start = unit.floor(from);
         let offset = start % geometry.segment_bytes();
-        let len = len
-            .min(geometry.segment_bytes() - offset)
-            .min(end.saturating_sub(start));
-        let file = self.segments.file(geometry.segment_of(start))?;
-        Ok(file.filter(|_| len > 0).map(|file| Span {
+        let file_end = start.saturating_add(geometry.segment_bytes() - offset);
+        let to = from.saturating_add(len);
+        let to = unit.ceil(to).unwrap_or(to).min(file_end).min(log_end);
+        Ok((to > start).then(|| Span {
             file,
             start,
             offset,
-            len: to_usize(len),
+            len: to_usize(to - start),
         }))
     }
 
-    /// What reads by address begin at a multiple of, and what their memory is aligned to.
-    pub(crate) fn unit(&self) -> Alignment {
-        self.segments.geometry().block().max(Alignment::BLOCK)
+    /// A buffer to read a span of `len` bytes into.
+    pub(crate) fn buffer(&self, len: usize) -> Result<AlignedBuf, AllocError> {
+        // No file asks for more than the block.
+        AlignedBuf::zeroed(len, self.segments.geometry().block().max(Alignment::BLOCK))
     }
 
     /// What `bytes`, read from `start` on, say of the record at `lsn` of a log that has been written
@@ -306,37 +320,37 @@ impl<B: Backend> Log<B> {
 
     /// Reads what is missing of a record; `false` where there is no file.
     fn read_rest(&self, part: &mut Part, end: Lsn) -> Result<bool, ReadError> {
-        // What has been read ends where a block does, or the file.
-        let start = part.next();
         let missing = part.missing() as u64;
-        if missing <= SECOND_READ_BYTES {
-            let missing = self.segments.geometry().block().ceil(missing);
-            if let Some(span) = self.span(start, missing.unwrap_or(u64::MAX), end)?
-                && let Some(buf) = self.read_span(span)?
-            {
-                part.take(&buf);
+        if missing <= SECOND_READ_BYTES
+            && let Some(span) = self.span(part.next(), missing, end)?
+        {
+            let start = span.start;
+            if let Some(buf) = self.read_span(span)? {
+                part.take_from(start, &buf);
             }
         }
         if part.missing() == 0 {
             return Ok(true);
         }
-        let start = part.next();
-        let mut stream = LogStream::new(&self.segments, start, start + part.missing() as u64);
+        let start = self.segments.geometry().block().floor(part.next());
+        let limit = part.next() + part.missing() as u64;
+        let mut stream = LogStream::new(&self.segments, start, limit);
         while part.missing() > 0 {
+            let at = stream.position();
             let bytes = stream.available()?;
             if bytes.is_empty() {
                 return Ok(false);
             }
-            let before = part.missing();
-            part.take(bytes);
-            stream.advance((before - part.missing()) as u64);
+            part.take_from(at, bytes);
+            let read = bytes.len() as u64;
+            stream.advance(read);
         }
         Ok(true)
     }
 
     /// Reads a span; `None` if its file ends within it.
     fn read_span(&self, span: Span<B::File>) -> Result<Option<AlignedBuf>, ReadError> {
-        let buf = AlignedBuf::zeroed(span.len, self.unit())?;
+        let buf = self.buffer(span.len)?;
         let (read, buf) = self
             .segments
             .backend()

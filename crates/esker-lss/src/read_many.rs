@@ -26,6 +26,9 @@ const DEPTH: usize = 32;
 /// The most that can be asked for.
 const MAX_DEPTH: usize = 1024;
 
+/// How long a buffer for first reads is at least: whatever their length, few are allocated.
+const FIRST_BYTES: usize = 8 << 10;
+
 /// Where the records come from.
 pub(crate) trait Source<B: Backend>: Sync {
     /// The records on disk.
@@ -76,8 +79,8 @@ type Begin<B> = (Operation<<B as Backend>::File>, Entry);
 enum Entry {
     /// Its first bytes are in flight: from `start` on, of a log that goes up to `end`.
     First { start: u64, end: Lsn },
-    /// The rest is in flight.
-    Rest(Part),
+    /// The rest is in flight, from `start` on.
+    Rest { part: Part, start: u64 },
     /// This is what it came to.
     Ended(Result<Vec<u8>, ReadError>),
     /// It is to be read on its own, when its turn has come.
@@ -155,8 +158,8 @@ impl<'s, B: Backend> ReadMany<'s, B> {
                     Err(error) => Entry::Ended(Err(error)),
                 }
             }
-            Entry::Rest(mut part) => {
-                part.take(bytes);
+            Entry::Rest { mut part, start } => {
+                part.take_from(start, bytes);
                 let whole = (part.missing() == 0).then(|| self.source.log().finish(part));
                 match whole.flatten() {
                     Some(payload) => Entry::Ended(Ok(payload)),
@@ -171,19 +174,21 @@ impl<'s, B: Backend> ReadMany<'s, B> {
     fn read_rest(&mut self, index: usize, part: Part, end: Lsn) -> Entry {
         let log = self.source.log();
         let missing = part.missing() as u64;
-        let block = log.segments.geometry().block();
-        let len = block.ceil(missing).unwrap_or(missing);
-        let span = match log.span(part.next(), len, end) {
-            Ok(Some(span)) if missing <= SECOND_READ_BYTES && span.len as u64 == len => span,
+        let span = match log.span(part.next(), missing, end) {
+            Ok(Some(span)) if missing <= SECOND_READ_BYTES => span,
             Ok(_) => return Entry::Alone,
             Err(error) => return Entry::Ended(Err(error.into())),
         };
-        match AlignedBuf::zeroed(span.len, log.unit()) {
+        let start = span.start;
+        if start + (span.len as u64) < part.next() + missing {
+            return Entry::Alone;
+        }
+        match log.buffer(span.len) {
             Ok(buf) => {
                 let operation = self.operation(index, span, ReadMemory::new(buf));
                 self.again.push(operation);
                 self.in_flight += 1;
-                Entry::Rest(part)
+                Entry::Rest { part, start }
             }
             Err(error) => Entry::Ended(Err(error.into())),
         }
@@ -254,8 +259,7 @@ impl<'s, B: Backend> ReadMany<'s, B> {
         if let Some(buf) = self.spare.pop().filter(|buf| buf.len() >= len) {
             return Ok(buf);
         }
-        let unit = self.source.log().unit();
-        AlignedBuf::zeroed(len.max(2 * unit.bytes()), unit)
+        self.source.log().buffer(len.max(FIRST_BYTES))
     }
 
     /// Waits until enough reads have ended.
@@ -276,7 +280,7 @@ impl<B: Backend> Iterator for ReadMany<'_, B> {
             self.take_arrived();
             self.issue();
             match self.window.front() {
-                Some(Entry::First { .. } | Entry::Rest(_)) => self.wait(),
+                Some(Entry::First { .. } | Entry::Rest { .. }) => self.wait(),
                 _ => break self.window.pop_front(),
             }
         };

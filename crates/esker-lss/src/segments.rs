@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use esker_buf::Alignment;
 use esker_buf::IoBuf;
 use esker_io::{
     Backend, BackendExt, Context, Create, Direct, FileOptions, IoError, OperationKind, WriteMemory,
@@ -64,6 +65,25 @@ pub(crate) struct Usage {
 struct Open<F> {
     file: F,
     writable: bool,
+    /// What reads of it have to be aligned to.
+    unit: Alignment,
+}
+
+/// A segment's file to read from.
+pub(crate) struct Readable<F> {
+    pub(crate) file: F,
+    /// What offset and length of every read are to be multiples of: what the file asks for, and at
+    /// least a sector. It divides the block.
+    pub(crate) unit: Alignment,
+}
+
+impl<F: Clone> Open<F> {
+    fn readable(&self) -> Readable<F> {
+        Readable {
+            file: self.file.clone(),
+            unit: self.unit,
+        }
+    }
 }
 
 /// The segment files of one store.
@@ -115,13 +135,8 @@ impl<B: Backend> SegmentSet<B> {
         }
         for segment in segments {
             let file = set.open_writable(&set.path(segment), Create::Never)?;
-            set.files.get_mut().insert(
-                segment,
-                Open {
-                    file,
-                    writable: true,
-                },
-            );
+            let open = set.opened(file, true)?;
+            set.files.get_mut().insert(segment, open);
         }
         Ok(set)
     }
@@ -170,13 +185,18 @@ impl<B: Backend> SegmentSet<B> {
 
     /// A segment's file, for reading; `None` if there is none.
     pub(crate) fn file(&self, segment: u64) -> Result<Option<B::File>, IoError> {
+        Ok(self.readable(segment)?.map(|readable| readable.file))
+    }
+
+    /// A segment's file, and how it may be read; `None` if there is none.
+    pub(crate) fn readable(&self, segment: u64) -> Result<Option<Readable<B::File>>, IoError> {
         if let Some(open) = self.files.lock().get(&segment) {
-            return Ok(Some(open.file.clone()));
+            return Ok(Some(open.readable()));
         }
         let options = FileOptions::read().direct(Direct::Try);
         let file = match self.backend.open(&self.path(segment), &options) {
             Err(IoError::NotFound { .. }) => return Ok(None),
-            file => file?,
+            file => self.opened(file?, false)?,
         };
         let mut files = self.files.lock();
         let read_only = files.iter().filter(|(_, open)| !open.writable);
@@ -186,11 +206,17 @@ impl<B: Backend> SegmentSet<B> {
             files.remove(&oldest);
         }
         // If another thread was faster, both have the same file.
-        let open = files.entry(segment).or_insert(Open {
+        let open = files.entry(segment).or_insert(file);
+        Ok(Some(open.readable()))
+    }
+
+    fn opened(&self, file: B::File, writable: bool) -> Result<Open<B::File>, IoError> {
+        let unit = self.backend.facts(&file)?.alignment.max(Alignment::SECTOR);
+        Ok(Open {
             file,
-            writable: false,
-        });
-        Ok(Some(open.file.clone()))
+            writable,
+            unit,
+        })
     }
 
     /// Forgets files opened for reading only: another process may have renamed them.

@@ -51,6 +51,45 @@ fn every_record_is_read_by_its_address() {
 }
 
 #[test]
+fn a_first_read_takes_the_rest_of_its_block_and_no_sector_more_than_the_record_needs() {
+    let mut log = LogBuilder::new();
+    for fill in 0..20u8 {
+        log.slot_of(&[Part::Data(&[fill; 4000]), Part::Data(&[fill; 100])]);
+    }
+    let read = log_of(&log);
+    // Until it has seen a long one it does not expect any.
+    let unit = read
+        .segments
+        .readable(0)
+        .expect("opens")
+        .expect("it is there")
+        .unit;
+    for len in [100u64, 4000] {
+        let mut records = log
+            .records
+            .iter()
+            .filter(|record| record.1.len() as u64 == len);
+        let (lsn, payload) = records.next().expect("one");
+        assert_eq!(
+            read.read_record(*lsn, log.at.lsn).as_ref().ok(),
+            Some(payload)
+        );
+        for (lsn, _) in records {
+            let span = read
+                .first_span(*lsn, log.at.lsn)
+                .expect("opens")
+                .expect("a file");
+            let end = (lsn.get() + HEADER_BYTES as u64 + len).max(lsn.get() / 4096 * 4096 + 4096);
+            let end = end
+                .min(SEGMENT * (lsn.get() / SEGMENT + 1))
+                .min(log.at.lsn.get());
+            assert_eq!(span.start, unit.floor(lsn.get()));
+            assert_eq!(Some(span.start + span.len as u64), unit.ceil(end), "{lsn}");
+        }
+    }
+}
+
+#[test]
 fn a_scan_from_any_record_or_slot_gives_what_follows_in_order() {
     let log = mixed();
     assert_eq!(scanned(&log, Lsn::ZERO).expect("intact"), log.records);

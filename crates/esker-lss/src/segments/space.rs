@@ -157,13 +157,8 @@ impl<B: Backend> SegmentSet<B> {
         // Under its new name, for errors to name. The lock may have to wait for a read of the
         // segment that it was.
         let file = self.open_writable(&path, Create::Never)?;
-        self.files.lock().insert(
-            segment,
-            Open {
-                file,
-                writable: true,
-            },
-        );
+        let open = self.opened(file, true)?;
+        self.files.lock().insert(segment, open);
         Ok(())
     }
 

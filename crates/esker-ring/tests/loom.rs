@@ -82,8 +82,10 @@ fn model(name: &str, preemptions: usize, most: Option<usize>, scenario: fn()) {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     let mut builder = loom::model::Builder::new();
-    if builder.preemption_bound.is_none() {
-        builder.max_permutations = most;
+    if let (None, Some(most)) = (builder.preemption_bound, most) {
+        builder.max_permutations = Some(most);
+        // loom compares the two at its checkpoints only, and counts from one.
+        builder.checkpoint_interval = most + 1;
     }
     builder.preemption_bound.get_or_insert(preemptions);
     builder.max_branches = 20_000;

@@ -11,6 +11,19 @@ use crate::Alignment;
 ///
 /// Direct I/O from huge pages spares the kernel most of the work of pinning and describing the
 /// memory: on a virtio disk 1 MiB writes ran 1.4 times as fast with a third of the CPU time.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::{AlignedBuf, Alignment, HugePages};
+///
+/// let never = AlignedBuf::zeroed_on(4 << 20, Alignment::BLOCK, HugePages::Never)?;
+/// assert!(!never.is_huge());
+/// // Asked for, and aligned for it, whether the kernel has them or not.
+/// let tried = AlignedBuf::zeroed_on(4 << 20, Alignment::BLOCK, HugePages::Try)?;
+/// assert!(Alignment::HUGE_PAGE.divides(tried.as_ptr().addr() as u64));
+/// # Ok::<(), esker_buf::AllocError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HugePages {
     /// Ordinary pages.
@@ -23,6 +36,16 @@ pub enum HugePages {
 }
 
 /// Memory could not be had.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::{AlignedBuf, Alignment, AllocError};
+///
+/// let alignment = Alignment::BLOCK;
+/// let refused = AlignedBuf::zeroed(usize::MAX, alignment).map(drop);
+/// assert_eq!(refused, Err(AllocError { len_bytes: usize::MAX, alignment }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no memory for a buffer of {len_bytes} bytes at an alignment of {alignment}")]
 pub struct AllocError {
@@ -46,6 +69,8 @@ pub struct AllocError {
 /// let mut buf = AlignedBuf::zeroed(8192, Alignment::BLOCK)?;
 /// buf[..5].copy_from_slice(b"esker");
 /// assert_eq!(buf.as_ptr().addr() % 4096, 0);
+/// assert_eq!((buf.len(), buf.is_empty()), (8192, false));
+/// assert_eq!(buf.alignment(), Alignment::BLOCK);
 /// # Ok::<(), esker_buf::AllocError>(())
 /// ```
 pub struct AlignedBuf {
@@ -188,6 +213,19 @@ impl AlignedBuf {
     ///
     /// Writing through it is sound only while no reference to the same bytes lives; the pointer
     /// is good for `len` bytes and as long as the buffer is not dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_buf::{AlignedBuf, Alignment};
+    ///
+    /// let mut buf = AlignedBuf::zeroed(4096, Alignment::BLOCK)?;
+    /// let first = buf.as_non_null();
+    /// // SAFETY: the buffer lives, and nobody has a reference to its bytes.
+    /// unsafe { first.write(7) };
+    /// assert_eq!(buf[0], 7);
+    /// # Ok::<(), esker_buf::AllocError>(())
+    /// ```
     #[must_use]
     pub fn as_non_null(&self) -> NonNull<u8> {
         self.ptr

@@ -7,12 +7,32 @@ use core::fmt;
 /// Direct I/O asks three things to be multiples of such a number: the address of the memory, the
 /// offset in the file and the length of the transfer. Carrying it as a type means that the check
 /// was made once, where the number came from.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::Alignment;
+///
+/// let block = Alignment::BLOCK;
+/// assert_eq!((block.bytes(), block.to_string()), (4096, "4096 B".to_owned()));
+/// assert!(block.divides(8192) && !block.divides(8193));
+/// assert_eq!((block.floor(8193), block.ceil(8193)), (8192, Some(12_288)));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Alignment {
     log2: u8,
 }
 
 /// The number is not a power of two between 1 B and 1 GiB.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::{Alignment, AlignmentError};
+///
+/// let refused = Alignment::new(1000);
+/// assert_eq!(refused, Err(AlignmentError { bytes: 1000 }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an alignment is a power of two from 1 to {max} bytes, and {bytes} is not", max = Alignment::MAX.bytes())]
 pub struct AlignmentError {

@@ -7,6 +7,14 @@
 /// hypervisor's processor has copied what was written to a paravirtual disk: taking each line away
 /// from that processor's cache can cost several times as much as fetching it from memory does. The
 /// content does not change. Never blocks.
+///
+/// # Examples
+///
+/// ```
+/// let written = vec![7; 4096];
+/// esker_buf::evict(&written);
+/// assert_eq!(written, [7; 4096]);
+/// ```
 pub fn evict(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     {

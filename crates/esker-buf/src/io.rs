@@ -19,6 +19,22 @@ use crate::AlignedBuf;
 /// - [`stable_ptr`](Self::stable_ptr) and [`len_bytes`](Self::len_bytes) give the same answers;
 /// - the memory is allocated and every byte of it initialised;
 /// - no safe code can write to it except through `&mut` of the value itself.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::IoBuf;
+///
+/// /// What an operation does with whatever it is given: it holds it until the kernel is done.
+/// fn send(buf: impl IoBuf) -> usize {
+///     buf.len_bytes()
+/// }
+///
+/// let shared = std::sync::Arc::new(b"twelve bytes".to_vec());
+/// assert_eq!(shared.as_bytes(), b"twelve bytes");
+/// assert_eq!(send(shared), 12);
+/// assert_eq!(send(vec![0; 512].into_boxed_slice()), 512);
+/// ```
 pub unsafe trait IoBuf: Send + Sync + 'static {
     /// The address of the first byte. It need not be dereferenceable when the length is zero.
     fn stable_ptr(&self) -> *const u8;
@@ -40,6 +56,16 @@ pub unsafe trait IoBuf: Send + Sync + 'static {
 ///
 /// As [`IoBuf`], and while the value is held by an operation nobody else reads the memory either:
 /// so a shared owner (`Arc`) can't implement it.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::{AlignedBuf, Alignment, IoBuf, IoBufMut};
+///
+/// let mut buf = AlignedBuf::zeroed(4096, Alignment::BLOCK)?;
+/// assert_eq!(buf.stable_mut_ptr().cast_const(), buf.stable_ptr());
+/// # Ok::<(), esker_buf::AllocError>(())
+/// ```
 pub unsafe trait IoBufMut: IoBuf {
     /// The address of the first byte, good for writing.
     fn stable_mut_ptr(&mut self) -> *mut u8;

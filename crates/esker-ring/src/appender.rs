@@ -54,6 +54,7 @@ use crate::{Reservation, Reserve, ReserveError, Ring, SealedBuffer, TryReserve};
 /// assert_eq!(records[8 * 99..8 * 100], 99u64.to_le_bytes());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[must_use = "an appender that is dropped at once has appended nothing"]
 pub struct Appender {
     ring: Ring,
     /// The entry of the ring's registry that is lent to this appender.
@@ -306,6 +307,22 @@ impl Appender {
     }
 
     /// The ring that it reserves in.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_ring::{Reserve, Ring};
+    ///
+    /// let mut appender = Ring::builder().build()?.appender();
+    /// let Reserve::Reserved(record) = appender.reserve(8)? else {
+    ///     panic!("the first buffer is open and empty");
+    /// };
+    /// let address = record.address();
+    /// assert!(record.commit().is_none());
+    /// // The tail is past what is leased, too.
+    /// assert!(appender.ring().tail() > address + 8);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn ring(&self) -> &Ring {
         &self.ring

@@ -9,6 +9,30 @@ use crate::{BufferSeq, Ring, Wait};
 ///
 /// As a rule it has moved on a moment later. One that stays is how a ring says why it cannot go on:
 /// a reservation or a buffer was forgotten, or its thread hangs.
+///
+/// # Examples
+///
+/// ```
+/// # use esker_ring::{Blocker, BufferSeq, Ring, Seal, TryReserve};
+/// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+/// let TryReserve::Reserved(slow) = ring.try_reserve(8)? else {
+///     panic!("the first buffer is open and empty");
+/// };
+/// assert!(matches!(ring.seal(), Seal::Sealed { buffer: None, .. }));
+/// # let TryReserve::Reserved(record) = ring.try_reserve(8)? else { unreachable!() };
+/// # assert!(record.commit().is_none());
+/// # let Seal::Sealed { buffer, .. } = ring.seal() else { unreachable!() };
+/// // The second buffer is full and flushed by now; the third would need the first one's memory.
+/// # drop(buffer);
+/// let TryReserve::Full(wait) = ring.try_reserve(8)? else {
+///     panic!("a writer is still in the first buffer");
+/// };
+/// let blocker = ring.blocker(&wait).expect("it has not moved on");
+/// assert_eq!(blocker, Blocker::Writers { seq: BufferSeq::new(0), writers: 1 });
+/// assert_eq!(blocker.to_string(), "1 reservations in buffer 0 have not ended");
+/// # drop(slow);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Blocker {

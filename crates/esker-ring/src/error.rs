@@ -3,6 +3,18 @@
 use esker_buf::{AlignedBuf, AllocError};
 
 /// A ring can't be built like that.
+///
+/// # Examples
+///
+/// ```
+/// use esker_ring::{Ring, RingConfigError};
+///
+/// let refused = Ring::builder().buffers(1).build().map(drop);
+/// let error = refused.expect_err("one buffer is not a ring");
+/// assert_eq!(error, RingConfigError::TooFewBuffers { buffers: 1 });
+/// assert_eq!(error.to_string(), "a ring has at least 2 buffers, and 1 were asked for");
+/// # Ok::<(), RingConfigError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RingConfigError {
@@ -66,6 +78,19 @@ pub enum RingConfigError {
 }
 
 /// A reservation of that length can never succeed, or not now.
+///
+/// # Examples
+///
+/// ```
+/// use esker_ring::{ReserveError, Ring};
+///
+/// let ring = Ring::builder().capacity_bytes(4096).build()?;
+/// let refused = ring.try_reserve(7).map(drop);
+/// assert_eq!(refused, Err(ReserveError::TooSmall { len: 7, min: 8 }));
+/// let refused = ring.try_reserve(4096).map(drop);
+/// assert_eq!(refused, Err(ReserveError::TooLarge { len: 4096, max: 4032 }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReserveError {
@@ -92,6 +117,22 @@ pub enum ReserveError {
 }
 
 /// An extent of that length or with that memory can never be inserted.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::{AlignedBuf, Alignment};
+/// use esker_ring::{ExtentError, Ring};
+///
+/// let ring = Ring::builder().build()?;
+/// let memory = AlignedBuf::zeroed(4096, Alignment::BLOCK)?;
+/// let refused = ring.reserve_extent(memory, 4096).expect_err("no room for the header");
+/// assert_eq!(
+///     refused.error,
+///     ExtentError::MemoryTooShort { needed_bytes: 8192, memory_bytes: 4096 }
+/// );
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExtentError {
@@ -120,6 +161,22 @@ pub enum ExtentError {
 }
 
 /// An extent was refused, with the memory it was to have.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::{AlignedBuf, Alignment};
+/// use esker_ring::{ReserveExtent, Ring};
+///
+/// let ring = Ring::builder().build()?;
+/// let memory = AlignedBuf::zeroed(1 << 21, Alignment::BLOCK)?;
+/// let refused = ring.reserve_extent(memory, 7).expect_err("below the smallest reservation");
+/// assert_eq!(refused.to_string(), "an extent for 7 bytes is below the minimum of 8");
+/// // The memory comes back, for another attempt.
+/// let again = ring.reserve_extent(refused.memory, 1 << 20)?;
+/// assert!(matches!(again, ReserveExtent::Reserved { .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct ExtentRefused {

@@ -15,6 +15,42 @@ use crate::word::{Seal, SealEmpty};
 use crate::{ExtentError, ExtentRefused, Reservation, Ring, SealedBuffer};
 
 /// What [`Ring::reserve_extent`] did. Where it reserved nothing the memory comes back.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::{AlignedBuf, Alignment};
+/// use esker_ring::{ReserveExtent, Ring};
+///
+/// let ring = Ring::builder().capacity_bytes(4096).build()?;
+/// let mut memory = AlignedBuf::zeroed(1 << 20, Alignment::BLOCK)?;
+/// let mut reservation = loop {
+///     memory = match ring.reserve_extent(memory, 1_000_000)? {
+///         ReserveExtent::Reserved { reservation, previous } => {
+///             if let Some(buffer) = previous {
+///                 buffer.recycle(); // write it somewhere first
+///             }
+///             break reservation;
+///         }
+///         ReserveExtent::Sealed { buffer, memory } => {
+///             buffer.recycle(); // write it somewhere first
+///             memory
+///         }
+///         ReserveExtent::Full { wait, memory } => {
+///             ring.wait(&wait, None);
+///             memory
+///         }
+///         ReserveExtent::Limit { needed, memory } => {
+///             ring.raise_limit(needed);
+///             memory
+///         }
+///     };
+/// };
+/// reservation.fill(7);
+/// let extent = reservation.commit().expect("it alone was in it");
+/// assert!(extent.is_extent());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub enum ReserveExtent<'a> {

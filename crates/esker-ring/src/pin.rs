@@ -11,6 +11,23 @@ use crate::word::PinStep;
 use crate::{BufferSeq, Ring, SealedBuffer};
 
 /// What [`Ring::pin_committed`] found.
+///
+/// # Examples
+///
+/// ```
+/// # use esker_ring::{PinCommitted, Reserve, Ring};
+/// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+/// let Reserve::Reserved(record) = ring.reserve(8)? else {
+///     panic!("the first buffer is open and empty");
+/// };
+/// let address = record.address();
+/// assert!(matches!(ring.pin_committed(address), PinCommitted::Busy));
+/// assert!(record.commit().is_none());
+/// assert!(matches!(ring.pin_committed(address), PinCommitted::Pinned(_)));
+/// // Nothing is reserved there yet.
+/// assert!(matches!(ring.pin_committed(address + 8), PinCommitted::NotHere));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub enum PinCommitted<'a> {
@@ -30,6 +47,26 @@ pub enum PinCommitted<'a> {
 /// at `a - base()`. While it lives its buffer can be filled and sealed, but not handed over: let
 /// go of it soon. Dropping it is [`release`](Self::release), except that a sealed buffer that
 /// falls to it is parked in the ring.
+///
+/// # Examples
+///
+/// ```
+/// # use esker_ring::{PinCommitted, Reserve, Ring};
+/// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+/// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+/// # record.copy_from_slice(b"a record");
+/// # let address = record.address();
+/// # assert!(record.commit().is_none());
+/// let PinCommitted::Pinned(pin) = ring.pin_committed(address) else {
+///     panic!("it is committed, and nobody is writing");
+/// };
+/// assert_eq!((pin.base(), pin.seq().get()), (0, 0));
+/// // Appending goes on meanwhile; what the pin shows stays as it is.
+/// let Reserve::Reserved(next) = ring.reserve(8)? else { unreachable!() };
+/// assert!(next.commit().is_none());
+/// assert_eq!(&pin[64..], b"a record");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a pin that is dropped at once shows nothing"]
 pub struct BufferPin<'a> {
     shared: &'a Arc<Shared>,

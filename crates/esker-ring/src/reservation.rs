@@ -21,6 +21,27 @@ use crate::{BufferSeq, SealedBuffer};
 /// buffer sealed, or by [`Ring::take_orphan`](crate::Ring::take_orphan). Forgetting it
 /// (`mem::forget`) keeps its buffer, and so in time the ring, from moving on, and
 /// [`Ring::blocker`](crate::Ring::blocker) says so; nothing unsound comes of it.
+///
+/// # Examples
+///
+/// ```
+/// # use esker_ring::{Reserve, Ring, Seal};
+/// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+/// let Reserve::Reserved(mut record) = ring.reserve(8)? else {
+///     panic!("the first buffer is open and empty");
+/// };
+/// // Exclusive use of these bytes, at an address that is final.
+/// record[..4].copy_from_slice(b"half");
+/// record[4..].fill(b'.');
+/// assert_eq!((record.address(), record.seq().get()), (64, 0));
+/// assert!(record.commit().is_none());
+///
+/// let Reserve::Reserved(second) = ring.reserve(8)? else { unreachable!() };
+/// drop(second); // a void record
+/// let Seal::Sealed { buffer: Some(buffer), .. } = ring.seal() else { unreachable!() };
+/// assert_eq!(&buffer.bytes()[64..], b"half....\0\0\0\0\0\0\0\0");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "a reservation that is dropped becomes a void record"]
 pub struct Reservation<'a> {
     shared: &'a Arc<Shared>,

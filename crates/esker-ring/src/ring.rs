@@ -14,12 +14,54 @@ use crate::word::{self, Snapshot};
 use crate::{BufferSeq, Reservation, ReserveError, RingBuilder, SealedBuffer};
 
 /// A ring of flush buffers. Cloning is cheap and gives another handle on the same ring.
+///
+/// # Examples
+///
+/// ```
+/// use esker_ring::{Reserve, Ring, Seal};
+///
+/// let ring = Ring::builder().build()?;
+/// let other = ring.clone(); // the same ring
+/// let Reserve::Reserved(record) = other.reserve(8)? else {
+///     panic!("the first buffer is open and empty");
+/// };
+/// assert!(record.commit().is_none());
+/// assert!(matches!(ring.seal(), Seal::Sealed { buffer: Some(_), .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Ring {
     shared: Arc<Shared>,
 }
 
 /// What [`Ring::try_reserve`] did.
+///
+/// # Examples
+///
+/// ```
+/// # use esker_ring::{Ring, Seal, SealedBuffer, TryReserve};
+/// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+/// # let flush = |buffer: SealedBuffer| buffer.recycle();
+/// // Every outcome but the first leaves something to do before the next attempt.
+/// let address = loop {
+///     match ring.try_reserve(8)? {
+///         TryReserve::Reserved(record) => {
+///             let address = record.address();
+///             if let Some(buffer) = record.commit() {
+///                 flush(buffer);
+///             }
+///             break address;
+///         }
+///         TryReserve::Sealed(buffer) => flush(buffer),
+///         TryReserve::Full(wait) => {
+///             ring.wait(&wait, None);
+///         }
+///         TryReserve::Limit { needed } => ring.raise_limit(needed),
+///     }
+/// };
+/// assert_eq!(address, ring.header_bytes() as u64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub enum TryReserve<'a> {
@@ -39,6 +81,25 @@ pub enum TryReserve<'a> {
 }
 
 /// What [`Ring::reserve`] did: as [`TryReserve`], without the case that it waits out.
+///
+/// # Examples
+///
+/// ```
+/// # use esker_ring::{Reserve, Ring, SealedBuffer};
+/// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).limit(0).build()?;
+/// # let flush = |buffer: SealedBuffer| buffer.recycle();
+/// let record = loop {
+///     match ring.reserve(8)? {
+///         Reserve::Reserved(record) => break record,
+///         Reserve::Sealed(buffer) => flush(buffer),
+///         // The layer above makes room for another buffer first.
+///         Reserve::Limit { needed } => ring.raise_limit(needed),
+///     }
+/// };
+/// assert_eq!(record.len(), 8);
+/// # assert!(record.commit().is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub enum Reserve<'a> {

@@ -6,6 +6,34 @@ use crate::word;
 use crate::{BufferSeq, Ring, SealedBuffer};
 
 /// What [`Ring::seal`] and [`Ring::seal_through`] did.
+///
+/// # Examples
+///
+/// ```
+/// # use esker_ring::{Reserve, Ring, Seal, SealedBuffer};
+/// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+/// # let flush = |buffer: SealedBuffer| buffer.recycle();
+/// # let Reserve::Reserved(record) = ring.reserve(8)? else { unreachable!() };
+/// # assert!(record.commit().is_none());
+/// // Everything reserved so far is to be on its way.
+/// let end = loop {
+///     match ring.seal() {
+///         Seal::Sealed { end, buffer, .. } => {
+///             // Without a buffer, a writer that is still in it will get it.
+///             buffer.into_iter().for_each(flush);
+///             break end;
+///         }
+///         Seal::Empty => break ring.current().1,
+///         Seal::AlreadySealed { end } => break end,
+///         Seal::Crossing(wait) => {
+///             ring.wait(&wait, None);
+///         }
+///         Seal::Orphan(buffer) => flush(buffer),
+///     }
+/// };
+/// assert_eq!(end, 4096);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[must_use]
 pub enum Seal {

@@ -29,6 +29,7 @@ use crate::sync::Arc;
 /// # let address = record.address();
 /// # assert!(record.commit().is_none());
 /// # let Seal::Sealed { buffer: Some(mut buffer), .. } = ring.seal() else { unreachable!() };
+/// assert_eq!((buffer.seq().get(), buffer.base()), (0, 0));
 /// // The layer above finishes the header and puts the bytes where they belong.
 /// let len = buffer.len() as u64;
 /// buffer.header_mut()[..8].copy_from_slice(&len.to_le_bytes());
@@ -153,6 +154,21 @@ impl SealedBuffer {
     }
 
     /// Header and records, for the layer above to finish.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_ring::{Ring, Reserve, Seal};
+    /// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+    /// # let Reserve::Reserved(mut record) = ring.reserve(8)? else { unreachable!() };
+    /// # record.copy_from_slice(b"a record");
+    /// # assert!(record.commit().is_none());
+    /// # let Seal::Sealed { buffer: Some(mut buffer), .. } = ring.seal() else { unreachable!() };
+    /// // Encrypted, say, on its way out.
+    /// buffer.bytes_mut()[64..].make_ascii_uppercase();
+    /// assert_eq!(&buffer.bytes()[64..], b"A RECORD");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.len;

@@ -12,6 +12,28 @@ use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering, fence};
 ///
 /// Comes with an outcome that found the ring full, or somebody in one of its short sections. It
 /// goes stale harmlessly: waiting on an old one returns at once.
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::Duration;
+/// # use esker_ring::{Ring, Seal, TryReserve};
+/// # let ring = Ring::builder().buffers(2).capacity_bytes(4096).build()?;
+/// # let mut held = Vec::new();
+/// # for _ in 0..2 {
+/// #     let TryReserve::Reserved(record) = ring.try_reserve(8)? else { unreachable!() };
+/// #     assert!(record.commit().is_none());
+/// #     let Seal::Sealed { buffer, .. } = ring.seal() else { unreachable!() };
+/// #     held.extend(buffer);
+/// # }
+/// let TryReserve::Full(wait) = ring.try_reserve(8)? else {
+///     panic!("both buffers are held");
+/// };
+/// assert!(!ring.wait(&wait, Some(Duration::ZERO)));
+/// drop(held); // the flusher is done with them
+/// assert!(ring.wait(&wait, None));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
     pub(crate) seq: u64,

@@ -5,6 +5,7 @@
 
 mod code;
 mod dependencies;
+mod examples;
 mod manifests;
 mod texts;
 mod tree;
@@ -86,6 +87,10 @@ const RULES: &[Rule] = &[
     Rule {
         name: "top-level-is-what-is-listed",
         offences: texts::top_level_is_listed,
+    },
+    Rule {
+        name: "public-items-are-shown",
+        offences: examples::public_items_are_shown,
     },
     Rule {
         name: "links-in-the-docs-resolve",

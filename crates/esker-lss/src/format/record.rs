@@ -359,6 +359,31 @@ mod tests {
             prop_assert!(parse(&bytes, &seal, lsn).is_err());
         }
 
+        /// Bytes changed at will, or cut short, are refused, or say what they said before: what
+        /// rounds a record up is not covered by its checksum, but by its slot's.
+        #[test]
+        fn no_change_of_a_record_is_taken_for_another(
+            payload in proptest::collection::vec(any::<u8>(), 0..40),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            len: prop::sample::Index,
+        ) {
+            let (seal, lsn) = (RecordSeal::new(7), Lsn::new(64));
+            let whole = encoded(&seal, lsn, &payload);
+            let mut bytes = whole.clone();
+            for (at, value) in changes {
+                bytes[at.index(whole.len())] = value;
+            }
+            let covered = HEADER_BYTES + payload.len();
+            let expected = bytes[..covered] == whole[..covered];
+            let found = parse(&bytes, &seal, lsn);
+            prop_assert_eq!(found.is_ok(), expected);
+            if let Ok(found) = found {
+                prop_assert_eq!((found.payload, found.encoded_len), (&payload[..], whole.len()));
+            }
+            bytes.truncate(len.index(whole.len()));
+            prop_assert!(parse(&bytes, &seal, lsn).is_err());
+        }
+
         #[test]
         fn a_record_matches_nowhere_else(
             store: u64, lsn: u64, bit in 3u32..64, factor: u32, payload in

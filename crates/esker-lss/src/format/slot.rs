@@ -234,6 +234,25 @@ mod tests {
             let _ = SlotHeader::decode(&bytes);
         }
 
+        /// Bytes changed at will decode to an error, to a slot that does not match, or are the same.
+        #[test]
+        fn no_change_of_a_slot_goes_unnoticed(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            len: prop::sample::Index,
+        ) {
+            let (whole, mut bytes) = (sealed(), sealed());
+            for (at, value) in changes {
+                bytes[at.index(whole.len())] = value;
+            }
+            let intact = |bytes: &[u8]| {
+                SlotHeader::decode(bytes).is_ok_and(|slot| slot.matches(&bytes[HEADER_BYTES..]))
+            };
+            prop_assert_eq!(intact(&bytes), bytes == whole);
+            // Nor is a part of it taken for all.
+            let len = HEADER_BYTES + len.index(whole.len() - HEADER_BYTES);
+            prop_assert!(!intact(&whole[..len]));
+        }
+
         #[test]
         fn headers_round_trip(
             extent: bool, epoch: u32, store_id: u64, seq: u64, base: u64, durable: u64, start: u64

@@ -372,6 +372,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn no_change_of_a_copy_goes_unnoticed(
+            changes in proptest::collection::vec((0..COPY_BYTES, any::<u8>()), 1..8)
+        ) {
+            let (whole, mut bytes) = (superblock().encode(), superblock().encode());
+            for (at, value) in changes {
+                bytes[at] = value;
+            }
+            let decoded = Superblock::decode(&bytes);
+            prop_assert_eq!(decoded == Ok(superblock()), bytes == whole);
+            prop_assert!(bytes == whole || decoded.is_err());
+        }
+
+        #[test]
         fn hostile_fields_with_a_matching_checksum_are_decoded_or_refused(
             at in MAGIC.len()..CLEAN_END_AT + POSITION_BYTES - 8, value: [u8; 8]
         ) {

@@ -137,6 +137,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-io", "io-parks-without-looking"),
     canary(Catcher::Loom, "esker-io", "io-wakes-no-leader"),
     canary(Catcher::Loom, "esker-io", "io-wakes-without-fence"),
+    crash("lss-batch-in-parts"),
     crash("lss-checksum-without-address"),
     crash("lss-epoch-stays"),
     crash("lss-failed-sync-made-good"),

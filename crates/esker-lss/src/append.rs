@@ -148,6 +148,10 @@ impl<B: Backend> Core<B> {
                 return Err(AppendError::BatchTooLarge { max_bytes });
             }
         }
+        if cfg!(esker_canary = "lss-batch-in-parts") {
+            let records = records.iter();
+            return records.map(|record| self.append(room, record)).collect();
+        }
         let mut lsns = Vec::with_capacity(records.len());
         if records.is_empty() {
             return Ok(lsns);

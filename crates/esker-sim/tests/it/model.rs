@@ -14,6 +14,9 @@ pub(crate) fn dir() -> &'static Path {
     Path::new("/data/store")
 }
 
+/// What a record takes besides its payload, but for what rounds it up.
+const RECORD_HEADER_BYTES: u64 = 8;
+
 /// The size of the segments of a small store.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
 
@@ -52,6 +55,8 @@ struct Entry {
     /// Not known of one whose append did not return: only the last of a life is such a one.
     lsn: Option<Lsn>,
     payload: Vec<u8>,
+    /// The batch that it was appended in.
+    batch: Option<u64>,
 }
 
 /// Everything that was appended and not dropped, and how much of it has to be there.
@@ -89,7 +94,11 @@ impl Model {
         assert!(last.is_none_or(|last| last < lsn), "{lsn} after {last:?}");
         assert!(lsn.get() >= self.durable_end, "{lsn} is durable already");
         let lsn = Some(lsn);
-        self.log.push(Entry { lsn, payload });
+        self.log.push(Entry {
+            lsn,
+            payload,
+            batch: None,
+        });
     }
 
     /// The same, for a record that lies wherever its appender had room, and its number.
@@ -99,13 +108,38 @@ impl Model {
         let here = self.log.get(index).and_then(|entry| entry.lsn);
         assert!(here != Some(lsn), "{lsn} was given out twice");
         let lsn = Some(lsn);
-        self.log.insert(index, Entry { lsn, payload });
+        self.log.insert(
+            index,
+            Entry {
+                lsn,
+                payload,
+                batch: None,
+            },
+        );
         index
+    }
+
+    /// The same for records that were appended in one batch: with nothing between them, and after a
+    /// crash all are there or none.
+    pub(crate) fn appended_together(&mut self, lsns: &[Lsn], records: Vec<Vec<u8>>) {
+        assert_eq!(lsns.len(), records.len(), "each has an address");
+        self.made += 1;
+        let mut expected = lsns.first().map_or(0, |lsn| lsn.get());
+        for (lsn, payload) in lsns.iter().zip(records) {
+            assert_eq!(lsn.get(), expected, "they follow each other");
+            expected += (RECORD_HEADER_BYTES + payload.len() as u64).next_multiple_of(8);
+            let index = self.appended_anywhere(*lsn, payload);
+            self.log[index].batch = Some(self.made);
+        }
     }
 
     /// It may be in the log or not.
     pub(crate) fn maybe_appended(&mut self, payload: Vec<u8>) {
-        self.log.push(Entry { lsn: None, payload });
+        self.log.push(Entry {
+            lsn: None,
+            payload,
+            batch: None,
+        });
     }
 
     /// How many records there may be.
@@ -255,6 +289,14 @@ impl Model {
             "the log ends at {tail}, and had reached {needed_end}"
         );
         assert_eq!(store.written().get(), tail);
+        if let (Some(last), Some(lost)) = (found.last(), self.log.get(count)) {
+            let kept = self.log[count - 1].batch;
+            assert!(
+                kept.is_none() || kept != lost.batch,
+                "of a batch there is a part, up to {}",
+                last.0
+            );
+        }
         for (entry, (lsn, _)) in self.log[skipped..].iter_mut().zip(&found) {
             entry.lsn = Some(*lsn);
         }

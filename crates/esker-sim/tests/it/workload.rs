@@ -15,6 +15,8 @@ pub(crate) enum Step {
     AppendDurable(usize),
     /// Appends small records through several appenders, and does other things between them.
     Burst(u64),
+    /// Appends a few small records at once.
+    Batch(u64),
     WaitDurable(u64),
     WaitWritten(u64),
     Flush,
@@ -35,7 +37,8 @@ pub(crate) enum Step {
 impl Step {
     pub(crate) fn drawn(dice: &mut Dice) -> Self {
         match dice.below(40) {
-            0..13 => Self::Append(len(dice)),
+            0..11 => Self::Append(len(dice)),
+            11..13 => Self::Batch(dice.draw()),
             13..16 => Self::Burst(dice.draw()),
             16..20 => Self::AppendDurable(len(dice)),
             20..22 => Self::WaitDurable(dice.draw()),
@@ -63,6 +66,17 @@ fn len(dice: &mut Dice) -> usize {
         8 => (4096 << dice.below(3)) - 64 - 8 - dice.index(16),
         _ => 5000 + dice.index(20_000),
     }
+}
+
+/// The records of a batch, which fit into the smallest buffer together.
+fn batch(model: &mut Model, dice: &mut Dice) -> Vec<Vec<u8>> {
+    (0..=dice.below(5))
+        .map(|_| model.payload(dice.index(600)))
+        .collect()
+}
+
+fn slices(records: &[Vec<u8>]) -> Vec<&[u8]> {
+    records.iter().map(Vec::as_slice).collect()
 }
 
 /// A store in use, and what is known of it.
@@ -142,6 +156,16 @@ impl Bench {
                 self.pass(step, appended)?;
             }
             Step::Burst(seed) => self.burst(step, seed)?,
+            Step::Batch(seed) => {
+                let records = batch(&mut self.model, &mut Dice::new(seed));
+                let appended = self.store.append_batch(&slices(&records));
+                let full = matches!(appended, Err(AppendError::NoSpace { .. }));
+                if full && self.may_be_full {
+                    return Some(());
+                }
+                let lsns = self.pass(step, appended)?;
+                self.model.appended_together(&lsns, records);
+            }
             Step::WaitDurable(number) => {
                 let Some((index, lsn)) = self.pick(number) else {
                     return Some(());
@@ -226,6 +250,21 @@ impl Bench {
             let payload = self.model.payload(len);
             let (number, what) = (dice.index(3), dice.below(20));
             let (appender, last) = &mut appenders[number];
+            if what == 3 {
+                let records = batch(&mut self.model, &mut dice);
+                let lsns = match appender.append_batch(&slices(&records)) {
+                    Ok(lsns) => lsns,
+                    Err(AppendError::NoSpace { .. }) if self.may_be_full => continue,
+                    Err(_) if self.sim.is_down() || self.may_fail => return None,
+                    Err(error) => panic!("{step:?}: {error:?}"),
+                };
+                assert!(
+                    last.replace(lsns[lsns.len() - 1]) < Some(lsns[0]),
+                    "an appender's addresses grow"
+                );
+                self.model.appended_together(&lsns, records);
+                continue;
+            }
             let appended = match what {
                 0 => self.store.append(&payload),
                 1 => {

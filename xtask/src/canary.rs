@@ -135,6 +135,8 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Test, "esker-io", "io-sync-unconfirmed"),
     canary(Catcher::Loom, "esker-io", "io-leader-leaves-silently"),
     canary(Catcher::Loom, "esker-io", "io-parks-without-looking"),
+    canary(Catcher::Loom, "esker-io", "io-pool-leaves-jobs"),
+    canary(Catcher::Loom, "esker-io", "io-pool-wakes-nobody"),
     canary(Catcher::Loom, "esker-io", "io-wakes-no-leader"),
     canary(Catcher::Loom, "esker-io", "io-wakes-without-fence"),
     crash("lss-batch-in-parts"),

@@ -12,9 +12,8 @@ use crate::workspace::{Workspace, run_tests};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "loom",
-    proves: "The ring's protocol, the waiters of the I/O layer, the stability tracker and the turns \
-             of group commit hold under every interleaving that \
-             loom explores; with --canaries, that the models catch each known bug",
+    proves: "The ring's protocol, the waiters and the pool of the I/O layer, the stability tracker \
+             and the turns of group commit hold under every interleaving that loom explores; with --canaries, that the models catch each known bug",
     needs: "nothing",
     quick: "cargo xtask loom",
     long: "cargo xtask loom --canaries; LOOM_MAX_PREEMPTIONS=3 cargo xtask loom (hours)",

@@ -13,10 +13,10 @@ use crate::workspace::{Workspace, build, run_tests};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "shuttle",
-    proves: "Nothing of the ring, the waiters of the I/O layer, the stability tracker, the turns of \
-             group commit and a store that threads share on a disk that stops or fails goes wrong \
-             in the schedules that were drawn; with --canaries, that they meet the known bugs that \
-             are listed for them",
+    proves: "Nothing of the ring, the waiters and the pool of the I/O layer, the stability tracker, \
+             the turns of group commit and a store that threads share on a disk that stops or fails \
+             goes wrong in the schedules that were drawn; with --canaries, that they meet the known \
+             bugs that are listed for them",
     needs: "nothing",
     quick: "cargo xtask shuttle",
     long: "cargo xtask shuttle --seconds 3600 --seed N; cargo xtask shuttle --canaries",

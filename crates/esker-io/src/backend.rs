@@ -179,8 +179,8 @@ fn write_zeroes<B: Backend + ?Sized>(
 /// their memory, hold their file open, and end with exactly one call of their [`Sink`]; or at
 /// once, in the calling thread, with [`execute`](Self::execute).
 ///
-/// A backend has no thread of its own. Operations progress while some thread is in
-/// [`wait_until`](Self::wait_until) or calls [`poll`](Self::poll).
+/// A backend need not have a thread of its own. Operations are sure to progress while some thread
+/// is in [`wait_until`](Self::wait_until) or calls [`poll`](Self::poll).
 ///
 /// Dropping a backend waits until every operation has completed.
 ///

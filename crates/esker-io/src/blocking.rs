@@ -1,5 +1,8 @@
-//! [`Blocking`]: positioned system calls in the calling thread.
+//! [`Blocking`]: positioned system calls, in the calling thread or on a pool of threads.
 
+use core::fmt;
+use core::num::NonZeroUsize;
+use std::any::Any;
 use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,16 +17,28 @@ use crate::file::{self, FileHandle};
 use crate::inline;
 use crate::latency::Latencies;
 use crate::operation::{Action, Completion, Durability, Operation};
+use crate::pool::{self, Pool};
 use crate::statistics::{Counters, Statistics};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Relaxed, SeqCst};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Relaxed, SeqCst, panicking, thread};
 use crate::transfer::{Step, Transfer};
 use crate::waiters::{Condition, Driver, Wait, Waiters};
 
+/// How many threads run what is submitted, unless another number is asked for: as many reads of a
+/// block in flight as keep a fast disk busy, and few enough for a small machine.
+const THREADS: usize = 8;
+
 /// The portable backend: every operation is a positioned, blocking system call.
 ///
-/// [`submit`](Backend::submit) runs the batch in the calling thread and calls the sinks before it
-/// returns; what a sink submits is run after that sink has returned, so that the stack does not
-/// grow. Several threads run their operations side by side.
+/// What is [submitted](Backend::submit) runs on a pool of threads, so that operations overlap as
+/// they do in a ring: at most eight ([`new`](Self::new)) or as many as are asked for
+/// ([`with_threads`](Self::with_threads)). They are started when there is something for them, and
+/// joined when the backend is dropped; sinks are called in them, and the panic of a sink goes on
+/// in whoever waits, polls or drops the backend next. What is [executed](Backend::execute) runs in
+/// the calling thread.
+///
+/// [`inline`](Self::inline) has no threads: `submit` runs the batch in the calling thread and calls
+/// the sinks before it returns; what a sink submits is run after that sink has returned, so that
+/// the stack does not grow.
 ///
 /// # Examples
 ///
@@ -38,8 +53,10 @@ use crate::waiters::{Condition, Driver, Wait, Waiters};
 /// assert_eq!(backend.facts(&file)?.len_bytes, 5);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Blocking {
+    /// Before what its threads use, which they hold as well. `None` runs inline.
+    pool: Option<Pool>,
     shared: Arc<Shared>,
     reason: Option<String>,
 }
@@ -51,6 +68,49 @@ struct Shared {
     /// read by waiters.
     in_flight: AtomicUsize,
     waiters: Waiters,
+    panic: Panic,
+}
+
+/// The panic of a sink in a thread of the pool, on its way to whoever waits.
+#[derive(Default)]
+struct Panic {
+    payload: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Whether there is one. Written with the payload's lock held; part of waiters' conditions:
+    /// SeqCst.
+    is_there: AtomicBool,
+}
+
+impl Panic {
+    /// Keeps it, unless an earlier one is still on its way.
+    fn keep(&self, panic: Box<dyn Any + Send>) {
+        let mut payload = self.payload.lock();
+        payload.get_or_insert(panic);
+        self.is_there.store(true, SeqCst);
+    }
+
+    fn take(&self) -> Option<Box<dyn Any + Send>> {
+        if !self.is_there.load(SeqCst) {
+            return None;
+        }
+        let mut payload = self.payload.lock();
+        self.is_there.store(false, SeqCst);
+        payload.take()
+    }
+
+    /// Goes on with it in this thread, if there is one.
+    fn resume(&self) {
+        if let Some(panic) = self.take() {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Panic")
+            .field("is_there", &self.is_there)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Nothing is ever left for a waiter to drive.
@@ -66,34 +126,88 @@ impl Driver for Shared {
     fn kick(&self) {}
 }
 
+impl Default for Blocking {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Blocking {
-    /// A backend with nothing in flight.
+    /// A backend that runs what is submitted on up to eight threads. It has none yet.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::on(Some(Pool::new(THREADS)))
     }
 
-    /// The same, which says why it was picked.
-    pub(crate) fn because(reason: String) -> Self {
+    /// The same with another number of threads.
+    #[must_use]
+    pub fn with_threads(threads: NonZeroUsize) -> Self {
+        Self::on(Some(Pool::new(threads.get())))
+    }
+
+    /// A backend that runs what is submitted in the submitting thread.
+    #[must_use]
+    pub fn inline() -> Self {
+        Self::on(None)
+    }
+
+    fn on(pool: Option<Pool>) -> Self {
         Self {
-            reason: Some(reason),
-            ..Self::default()
+            pool,
+            shared: Arc::default(),
+            reason: None,
+        }
+    }
+
+    /// The default one, which says why it was picked.
+    pub(crate) fn because(reason: String) -> Self {
+        let mut backend = Self::new();
+        backend.reason = Some(reason);
+        backend
+    }
+
+    /// Waits by `wait` until it says that its condition was met or the time is over; whichever
+    /// waiter comes first takes the panic of a sink.
+    fn wait(
+        &self,
+        timeout: Option<Duration>,
+        mut wait: impl FnMut(Option<Duration>) -> bool,
+    ) -> bool {
+        let began = Instant::now();
+        loop {
+            let left = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
+            let met = wait(left);
+            self.shared.panic.resume();
+            if met || left.is_some_and(|left| left.is_zero()) {
+                return met;
+            }
         }
     }
 }
 
-/// Runs one operation to its end and tells its sink.
-fn run_operation(shared: &Shared, operation: Operation<FileHandle>) {
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        // Joins its threads, which run what is queued first.
+        self.pool = None;
+        if !panicking() {
+            self.shared.panic.resume();
+        }
+    }
+}
+
+/// Runs one operation to its end and tells its sink; the sink's panic, if it did.
+fn run_operation(shared: &Shared, operation: Operation<FileHandle>) -> thread::Result<()> {
     let Operation { file, action, sink } = operation;
     let completion = shared.calls.run(&file, action);
     drop(file);
-    let delivered = catch_unwind(AssertUnwindSafe(|| sink.complete(completion)));
+    catch_unwind(AssertUnwindSafe(|| sink.complete(completion)))
+}
+
+/// The sink of an operation has returned.
+fn ended(shared: &Shared) {
     // SeqCst: the count is part of conditions that waiters ask for (W1).
     shared.in_flight.fetch_sub(1, SeqCst);
     shared.waiters.wake(shared);
-    if let Err(payload) = delivered {
-        resume_unwind(payload);
-    }
 }
 
 impl Backend for Blocking {
@@ -102,10 +216,17 @@ impl Backend for Blocking {
     fn description(&self) -> Description {
         Description {
             kind: "blocking",
-            reason: match &self.reason {
-                Some(reason) => format!("positioned system calls: {reason}"),
-                None => "positioned system calls, as asked for".to_owned(),
-            },
+            reason: format!(
+                "positioned system calls, {}{}",
+                match &self.pool {
+                    Some(pool) => format!("submitted ones on up to {} threads", pool.limit()),
+                    None => "all in the calling thread".to_owned(),
+                },
+                match &self.reason {
+                    Some(reason) => format!(": {reason}"),
+                    None => ", as asked for".to_owned(),
+                }
+            ),
         }
     }
 
@@ -126,10 +247,30 @@ impl Backend for Blocking {
         // SeqCst: as in `run_operation`.
         let before = self.shared.in_flight.fetch_add(batch.len(), SeqCst);
         self.shared.calls.counters.batch(before + batch.len());
-        inline::run(batch.into_iter().map(|operation| {
+        let Some(pool) = &self.pool else {
+            return inline::run(batch.into_iter().map(|operation| {
+                let shared = Arc::clone(&self.shared);
+                Box::new(move || {
+                    let called = run_operation(&shared, operation);
+                    ended(&shared);
+                    if let Err(panic) = called {
+                        resume_unwind(panic);
+                    }
+                }) as inline::Job
+            }));
+        };
+        let left = pool.run(batch.into_iter().map(|operation| {
             let shared = Arc::clone(&self.shared);
-            Box::new(move || run_operation(&shared, operation)) as inline::Job
+            Box::new(move || {
+                if let Err(panic) = run_operation(&shared, operation) {
+                    // Before it counts as over: whoever waits for its end is to meet the panic.
+                    shared.panic.keep(panic);
+                }
+                ended(&shared);
+            }) as pool::Job
         }));
+        // There is no thread to be had: then here and now.
+        inline::run(left.into_iter().map(|job| job as inline::Job));
     }
 
     fn execute(&self, file: &FileHandle, action: Action) -> Completion {
@@ -141,15 +282,35 @@ impl Backend for Blocking {
     }
 
     fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool {
-        self.shared
-            .waiters
-            .wait(&*self.shared, Condition::Private(ready), timeout)
+        let shared = &*self.shared;
+        self.wait(timeout, |left| {
+            let mut met = false;
+            let mut condition = || {
+                met = ready();
+                met || shared.panic.is_there.load(SeqCst)
+            };
+            let condition = Condition::Private(&mut condition);
+            shared.waiters.wait(shared, condition, left);
+            met
+        })
     }
 
     fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync), timeout: Option<Duration>) -> bool {
-        self.shared
-            .waiters
-            .wait(&*self.shared, Condition::Shared(ready), timeout)
+        let shared = &*self.shared;
+        self.wait(timeout, |left| {
+            // Set by whoever asks the condition, in this thread or another: it may cease to hold.
+            let met = AtomicBool::new(false);
+            let condition = || {
+                if ready() {
+                    met.store(true, SeqCst);
+                    return true;
+                }
+                shared.panic.is_there.load(SeqCst)
+            };
+            let condition = Condition::Shared(&condition);
+            shared.waiters.wait(shared, condition, left);
+            met.load(SeqCst)
+        })
     }
 
     fn wake(&self) {
@@ -157,6 +318,8 @@ impl Backend for Blocking {
     }
 
     fn poll(&self) -> usize {
+        // Its threads need no driving.
+        self.shared.panic.resume();
         0
     }
 }

@@ -14,9 +14,10 @@
 //!   from a short read. Only EINTR, EAGAIN and cancellations are retried, and not for ever.
 //! - A completed write is not a durable one unless it was asked to be ([`Durability`]); a failed sync
 //!   is never retried into a success. An error tells whether it may have happened ([`Fate`]).
-//! - There is no thread in here unless one is asked for ([`DriverThread`]). Whoever waits
+//! - A ring has no thread unless one is asked for ([`DriverThread`]). Whoever waits
 //!   ([`Backend::wait_until`], [`Backend::wait_for`]) drives completions for all, one at a time; the
-//!   others sleep. A [`Pending`] is also a future, for any executor.
+//!   others sleep. Without io_uring, where only threads make operations overlap, a bounded pool is
+//!   started with the first submission. A [`Pending`] is also a future, for any executor.
 //!
 //! It knows nothing of records or logs. Entries of the ring are never linked or drained: a link
 //! orders nothing across submissions, and linked write-and-sync chains cost several times more than
@@ -55,6 +56,7 @@ mod latency;
 mod memory;
 mod names;
 mod operation;
+mod pool;
 mod statistics;
 mod sync;
 mod transfer;

@@ -1,7 +1,7 @@
 //! The only place of this crate that imports atomics, locks or thread primitives.
 //!
-//! Under `--cfg esker_loom` what `waiters.rs` uses is loom's, so that the same protocol runs on real
-//! threads and in the models; the rest of the crate only compiles there. Under
+//! Under `--cfg esker_loom` what `waiters.rs` and `pool.rs` use is loom's, so that the same protocols
+//! run on real threads and in the models; the rest of the crate only compiles there. Under
 //! `--cfg esker_shuttle` everything is shuttle's, because a lane runs under its schedules too, over
 //! somebody's backend; the backends that are here only compile.
 
@@ -24,7 +24,7 @@ pub(crate) use std::{
     thread::{self, JoinHandle, sleep, yield_now},
 };
 
-#[cfg(feature = "conformance")]
+#[cfg(any(test, feature = "conformance"))]
 pub(crate) use std::sync::mpsc::channel;
 pub(crate) use std::sync::{Arc, OnceLock};
 pub(crate) use std::thread::panicking;
@@ -37,7 +37,8 @@ pub(crate) use parking_lot::Mutex;
 /// What waiting is made of.
 pub(crate) mod waiting {
     pub(crate) use super::imp::{
-        AtomicU32, Bell, ContendedUsize, Instant, Mutex, MutexGuard, fence,
+        Arc, AtomicU32, Bell, Condvar, ContendedUsize, Instant, JoinHandle, Mutex, MutexGuard,
+        current_thread, fence, spawn, thread_of,
     };
     pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
     pub(crate) use std::thread::panicking;
@@ -53,9 +54,48 @@ mod imp {
     use std::time::Duration;
 
     pub(crate) use parking_lot::{Mutex, MutexGuard};
+    pub(crate) use std::sync::Arc;
     use std::sync::atomic::Ordering::{Acquire, Release};
     pub(crate) use std::sync::atomic::{AtomicU32, AtomicUsize, fence};
+    use std::thread::{self, ThreadId};
     pub(crate) use std::time::Instant;
+
+    pub(crate) type JoinHandle = thread::JoinHandle<()>;
+
+    /// Starts a thread of that name.
+    pub(crate) fn spawn(
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<JoinHandle> {
+        thread::Builder::new().name(name.to_owned()).spawn(body)
+    }
+
+    pub(crate) fn thread_of(handle: &JoinHandle) -> ThreadId {
+        handle.thread().id()
+    }
+
+    pub(crate) fn current_thread() -> ThreadId {
+        thread::current().id()
+    }
+
+    /// A condition variable whose waits take the guard and give it back.
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(parking_lot::Condvar);
+
+    impl Condvar {
+        pub(crate) fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            self.0.wait(&mut guard);
+            guard
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
 
     /// A counter that threads load and change.
     pub(crate) type ContendedUsize = AtomicUsize;
@@ -147,8 +187,9 @@ mod imp {
     use std::time::Duration;
 
     use super::checker;
-    pub(crate) use super::checker::sync::MutexGuard;
     pub(crate) use super::checker::sync::atomic::{AtomicU32, fence};
+    pub(crate) use super::checker::sync::{Arc, MutexGuard};
+    use super::checker::thread::{self, ThreadId};
     #[cfg(esker_loom)]
     pub(crate) use super::contended::ContendedUsize;
 
@@ -172,6 +213,45 @@ mod imp {
                 Err(poisoned) => poisoned.into_inner(),
             }
         }
+    }
+
+    /// The checker's condition variable, whose waits take the guard and give it back.
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(checker::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            match self.0.wait(guard) {
+                Ok(guard) => guard,
+                Err(poisoned) => poisoned.into_inner(),
+            }
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+
+    pub(crate) type JoinHandle = thread::JoinHandle<()>;
+
+    /// The checkers' threads have no names.
+    pub(crate) fn spawn(
+        _name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<JoinHandle> {
+        Ok(thread::spawn(body))
+    }
+
+    pub(crate) fn thread_of(handle: &JoinHandle) -> ThreadId {
+        handle.thread().id()
+    }
+
+    pub(crate) fn current_thread() -> ThreadId {
+        thread::current().id()
     }
 
     /// The bell of the checkers: everybody wakes for every ring, which a futex may do too.

@@ -1,4 +1,4 @@
-//! The scenarios of the waiters under schedules drawn from seeds, with more threads than any model.
+//! The scenarios of the waiters and of the pool under schedules drawn from seeds, with more threads than any model.
 //! Compiled to nothing without `--cfg esker_shuttle`:
 //!
 //! ```text
@@ -11,6 +11,8 @@
     reason = "the modules are included as they are"
 )]
 
+#[path = "../src/pool.rs"]
+mod pool;
 mod scenarios;
 #[path = "../src/sync.rs"]
 mod sync;
@@ -19,34 +21,50 @@ mod waiters;
 
 use scenarios::How;
 
+/// Those of the waiters run for either kind of condition.
 macro_rules! scenarios {
-    ($($name:ident),* $(,)?) => {
+    (waiters { $($waiting:ident,)* } pool { $($name:ident,)* }) => {
+        $(
+            #[test]
+            fn $waiting() {
+                esker_schedules::explore("esker-io", stringify!($waiting), 60, || {
+                    for how in How::ALL {
+                        scenarios::$waiting(how);
+                    }
+                });
+            }
+        )*
         $(
             #[test]
             fn $name() {
-                esker_schedules::explore("esker-io", stringify!($name), 60, || {
-                    for how in How::ALL {
-                        scenarios::$name(how);
-                    }
-                });
+                esker_schedules::explore("esker-io", stringify!($name), 60, scenarios::pool::$name);
             }
         )*
 
         #[test]
         fn every_scenario_is_here() {
             let all: Vec<_> = scenarios::ALL.iter().map(|(name, _)| *name).collect();
+            assert_eq!(all, [$(stringify!($waiting)),*]);
+            let all: Vec<_> = scenarios::pool::ALL.iter().map(|(name, _)| *name).collect();
             assert_eq!(all, [$(stringify!($name)),*]);
         }
     };
 }
 
 scenarios! {
-    a_wake_is_not_lost,
-    a_wake_ends_the_wait_of_a_blocked_leader,
-    a_leader_that_leaves_hands_over,
-    a_submission_finds_a_driver_among_the_parked,
-    a_leader_whose_time_is_over_hands_over,
-    a_thread_called_to_lead_that_leaves_passes_it_on,
-    polling_meets_a_waiter,
-    a_condition_of_two_parts_is_met,
+    waiters {
+        a_wake_is_not_lost,
+        a_wake_ends_the_wait_of_a_blocked_leader,
+        a_leader_that_leaves_hands_over,
+        a_submission_finds_a_driver_among_the_parked,
+        a_leader_whose_time_is_over_hands_over,
+        a_thread_called_to_lead_that_leaves_passes_it_on,
+        polling_meets_a_waiter,
+        a_condition_of_two_parts_is_met,
+    }
+    pool {
+        one_thread_runs_every_job_once,
+        two_threads_run_every_job_once,
+        a_sleeping_thread_is_woken_for_a_job,
+    }
 }

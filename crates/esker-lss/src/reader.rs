@@ -416,12 +416,12 @@ mod tests {
     use crate::testing::{LogBuilder, Part, SEGMENT};
 
     fn reader(log: &LogBuilder) -> Reader<Blocking> {
-        Reader::open(log.path(), Blocking::new()).expect("opened")
+        Reader::open(log.path(), Blocking::inline()).expect("opened")
     }
 
     /// Holds the store's lock like a live writer.
     fn live(log: &LogBuilder) -> SuperblockFile<Blocking> {
-        let backend = Arc::new(Blocking::new());
+        let backend = Arc::new(Blocking::inline());
         SuperblockFile::open(&backend, log.path(), Duration::ZERO).expect("free")
     }
 
@@ -539,7 +539,7 @@ mod tests {
         let mut log = LogBuilder::new();
         log.slot(10, 1).slot(700, 1).slot(700, 0);
         log.flip(log.slots[1].lsn.get() + 100);
-        let open = || Reader::open(log.path(), Blocking::new()).map(drop);
+        let open = || Reader::open(log.path(), Blocking::inline()).map(drop);
         assert!(matches!(open(), Err(OpenError::Corrupt(_))));
         let mut writer = live(&log);
         let at = log.at;
@@ -568,7 +568,7 @@ mod tests {
             .max_record_bytes(16 << 10)
             .buffers(4)
             .buffer_bytes(16 << 10);
-        let store = crate::Store::open(dir.path(), Blocking::new(), options).expect("created");
+        let store = crate::Store::open(dir.path(), Blocking::inline(), options).expect("created");
         let (durable, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let number = |record: &[u8]| u64::from_le_bytes(crate::format::array_at(record, 0));
         std::thread::scope(|scope| {
@@ -589,7 +589,7 @@ mod tests {
                     }
                 }
             });
-            let reader = Reader::open(dir.path(), Blocking::new()).expect("opened");
+            let reader = Reader::open(dir.path(), Blocking::inline()).expect("opened");
             let mut trimmed = 0;
             for _ in 0..150 {
                 let known = durable.load(SeqCst);
@@ -617,7 +617,7 @@ mod tests {
         });
         store.close().expect("closed");
         assert!(
-            crate::verify(dir.path(), Blocking::new(), |_| {})
+            crate::verify(dir.path(), Blocking::inline(), |_| {})
                 .expect("read")
                 .is_intact()
         );

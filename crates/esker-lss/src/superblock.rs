@@ -361,11 +361,11 @@ mod tests {
     use crate::testing::{LogBuilder, geometry};
 
     fn open(dir: &Path) -> Result<SuperblockFile<Blocking>, OpenError> {
-        SuperblockFile::open(&Arc::new(Blocking::new()), dir, Duration::ZERO)
+        SuperblockFile::open(&Arc::new(Blocking::inline()), dir, Duration::ZERO)
     }
 
     fn view(dir: &Path) -> Result<Superblock, OpenError> {
-        let view = SuperblockView::open(&Arc::new(Blocking::new()), dir)?;
+        let view = SuperblockView::open(&Arc::new(Blocking::inline()), dir)?;
         view.load().map(|(superblock, _)| superblock)
     }
 
@@ -373,7 +373,7 @@ mod tests {
     fn a_store_is_created_once_and_opened_after_that() {
         let dir = tempfile::tempdir().expect("a directory");
         let dir = dir.path().join("below/that");
-        let backend = Arc::new(Blocking::new());
+        let backend = Arc::new(Blocking::inline());
         let create = || SuperblockFile::create(&backend, &dir, geometry(), Duration::ZERO);
         let mut file = create().expect("created");
         assert!(matches!(create(), Err(OpenError::Locked { .. })));
@@ -390,7 +390,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join(NEW_FILE_NAME), b"half").expect("written");
         assert!(matches!(open(dir.path()), Err(OpenError::NoStore { .. })));
-        let backend = Arc::new(Blocking::new());
+        let backend = Arc::new(Blocking::inline());
         let file = SuperblockFile::create(&backend, dir.path(), geometry(), Duration::ZERO);
         assert_eq!(file.expect("created").current().epoch, 0);
     }

@@ -224,7 +224,7 @@ impl LogBuilder {
     }
 
     pub(crate) fn segments(&self) -> Arc<SegmentSet<Blocking>> {
-        let backend = Arc::new(Blocking::new());
+        let backend = Arc::new(Blocking::inline());
         Arc::new(SegmentSet::open_to_read(
             &backend,
             self.path(),

@@ -293,7 +293,7 @@ mod tests {
     use crate::testing::{LogBuilder, Part};
 
     fn verified(log: &LogBuilder) -> VerifyReport {
-        verify(log.path(), Blocking::new(), |_| {}).expect("a report")
+        verify(log.path(), Blocking::inline(), |_| {}).expect("a report")
     }
 
     fn two_lives() -> LogBuilder {
@@ -448,8 +448,8 @@ mod tests {
             }
             log.superblock = superblock;
             log.write_superblock();
-            let _ = verify(log.path(), Blocking::new(), |_| {});
-            if let Ok(reader) = crate::Reader::open(log.path(), Blocking::new()) {
+            let _ = verify(log.path(), Blocking::inline(), |_| {});
+            if let Ok(reader) = crate::Reader::open(log.path(), Blocking::inline()) {
                 let _ = reader.scan(..).map(|records| records.count());
                 let _ = reader.read(Lsn::new(64));
             }

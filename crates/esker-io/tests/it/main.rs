@@ -56,6 +56,16 @@ fn the_blocking_backend_conforms() {
 }
 
 #[test]
+fn the_blocking_backend_without_threads_conforms() {
+    conforms(Blocking::inline);
+}
+
+#[test]
+fn the_blocking_backend_with_one_thread_conforms() {
+    conforms(|| Blocking::with_threads(core::num::NonZeroUsize::MIN));
+}
+
+#[test]
 fn a_ring_of_the_default_size_conforms() {
     ring_conforms(UringConfig::default());
 }

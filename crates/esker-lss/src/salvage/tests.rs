@@ -9,7 +9,7 @@ type Records = Vec<(Lsn, Vec<u8>)>;
 
 fn salvaged(log: &LogBuilder) -> (SalvageReport, Records, Vec<Lost>) {
     let (mut records, mut lost) = (Records::new(), Vec::new());
-    let report = salvage(log.path(), Blocking::new(), |found| {
+    let report = salvage(log.path(), Blocking::inline(), |found| {
         match found {
             Salvaged::Record { record, .. } => records.push((record.lsn, record.payload)),
             Salvaged::Lost(range) => lost.push(range),
@@ -157,10 +157,18 @@ fn what_a_crash_dropped_is_not_given_back() {
 #[test]
 fn nothing_of_a_store_is_an_error() {
     let dir = tempfile::tempdir().expect("a directory");
-    let nothing = salvage(dir.path(), Blocking::new(), |_| ControlFlow::Continue(()));
+    let nothing = salvage(
+        dir.path(),
+        Blocking::inline(),
+        |_| ControlFlow::Continue(()),
+    );
     assert!(matches!(nothing, Err(OpenError::NoStore { .. })));
     fs::write(dir.path().join("0000000000000000.seg"), vec![7; 70_000]).expect("written");
-    let nothing = salvage(dir.path(), Blocking::new(), |_| ControlFlow::Continue(()));
+    let nothing = salvage(
+        dir.path(),
+        Blocking::inline(),
+        |_| ControlFlow::Continue(()),
+    );
     assert!(matches!(nothing, Err(OpenError::SuperblockMissing { .. })));
 }
 
@@ -168,7 +176,7 @@ fn nothing_of_a_store_is_an_error() {
 fn whoever_has_had_enough_is_given_no_more() {
     let log = filled();
     let mut count = 0;
-    let report = salvage(log.path(), Blocking::new(), |_| {
+    let report = salvage(log.path(), Blocking::inline(), |_| {
         count += 1;
         if count == 2 {
             ControlFlow::Break(())

@@ -15,7 +15,7 @@ impl Syncs for Unwatched {
 }
 
 fn writer(dir: &Path, from: u64) -> Result<SegmentSet<Blocking>, SpaceError> {
-    let backend = Arc::new(Blocking::new());
+    let backend = Arc::new(Blocking::inline());
     SegmentSet::open_to_write(&backend, dir, geometry(), Lsn::new(from), Duration::ZERO)
 }
 

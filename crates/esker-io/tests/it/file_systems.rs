@@ -1,79 +1,14 @@
 //! The suite on file systems of its own, in loop devices: where the rules for direct transfers and
 //! for allocation differ.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use esker_io::{
     AnyBackend, Backend, BackendExt, Blocking, Create, Durability, Fate, FileOptions, Uring,
     UringConfig, conformance,
 };
 
-/// A mounted file system, which is gone when this is dropped.
-pub(super) struct Mounted {
-    /// Holds image and mount point; removed after the file system has gone from there.
-    _dir: tempfile::TempDir,
-    pub(super) point: PathBuf,
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let lazy = run("umount", &["-l".as_ref(), self.point.as_os_str()]);
-        if let Err(error) = lazy {
-            println!("{} stays mounted: {error}", self.point.display());
-        }
-    }
-}
-
-pub(super) fn run(program: &str, arguments: &[&std::ffi::OsStr]) -> Result<(), String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .map_err(|error| format!("{program}: {error}"))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        let text = String::from_utf8_lossy(&output.stderr);
-        Err(format!("{program}: {}", text.trim()))
-    }
-}
-
-/// A new file system of that kind and size, or why there is none.
-pub(super) fn mount(kind: &str, mib: u64, place: &Path) -> Result<Mounted, String> {
-    let dir = tempfile::tempdir_in(place).map_err(|error| error.to_string())?;
-    let (image, point) = (dir.path().join("image"), dir.path().join("point"));
-    std::fs::create_dir(&point).map_err(|error| error.to_string())?;
-    if kind == "tmpfs" {
-        let size = format!("size={mib}m");
-        run(
-            "mount",
-            &[
-                "-t".as_ref(),
-                "tmpfs".as_ref(),
-                "-o".as_ref(),
-                size.as_ref(),
-                "none".as_ref(),
-                point.as_ref(),
-            ],
-        )?;
-    } else {
-        File::create(&image)
-            .and_then(|image| image.set_len(mib << 20))
-            .map_err(|error| error.to_string())?;
-        run(&format!("mkfs.{kind}"), &["-q".as_ref(), image.as_ref()])?;
-        run(
-            "mount",
-            &[
-                "-o".as_ref(),
-                "loop".as_ref(),
-                image.as_ref(),
-                point.as_ref(),
-            ],
-        )?;
-    }
-    Ok(Mounted { _dir: dir, point })
-}
+use super::mounts::{Mounted, mount};
 
 fn conforms(kind: &str, mib: u64) {
     let mounted = match mount(kind, mib, Path::new(env!("CARGO_TARGET_TMPDIR"))) {

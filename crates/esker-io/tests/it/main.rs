@@ -6,6 +6,9 @@ mod configuration;
 mod fallback;
 mod faults;
 mod file_systems;
+mod mounts;
+mod ordering;
+mod ownership;
 mod shutdown;
 
 use std::path::Path;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use esker_buf::{AlignedBuf, Alignment};
 use esker_io::{Allocation, AnyBackend, Backend, BackendExt, Create, Durability, FileOptions};
 
-use super::file_systems::{mount, run};
+use super::mounts::{mount, run};
 
 /// How often the file system is shut down. Believing every sync loses something in one round of
 /// four where its disk is memory, else in one of fifteen.

@@ -1,0 +1,245 @@
+//! Memory in flight belongs to its operation, whatever becomes of everything else. The writes wait
+//! in the kernel for as long as a test wants them to, because their file system is frozen.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
+
+use esker_buf::IoBuf;
+use esker_io::{
+    AnyBackend, Backend, BackendExt, Blocking, Create, Direct, Durability, FileHandle, FileOptions,
+    UringConfig,
+};
+
+use super::mounts::{Mounted, mount};
+
+/// Memory that says when it is freed.
+struct Tracked {
+    bytes: Vec<u8>,
+    freed: Arc<AtomicBool>,
+}
+
+// SAFETY: as for the vector within.
+unsafe impl IoBuf for Tracked {
+    fn stable_ptr(&self) -> *const u8 {
+        self.bytes.stable_ptr()
+    }
+
+    fn len_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        // So that a kernel that reads it later writes something else.
+        self.bytes.fill(0xDD);
+        self.freed.store(true, SeqCst);
+    }
+}
+
+fn tracked() -> (Tracked, Arc<AtomicBool>) {
+    let freed = Arc::new(AtomicBool::new(false));
+    let bytes = vec![7; 64 << 10];
+    let memory = Tracked {
+        bytes,
+        freed: Arc::clone(&freed),
+    };
+    (memory, freed)
+}
+
+fn backends() -> Vec<AnyBackend> {
+    let ring = |config| super::ring(config).map(AnyBackend::Uring);
+    [
+        Some(AnyBackend::Blocking(Blocking::new())),
+        ring(UringConfig::default()),
+        ring(UringConfig::default().sqpoll(Some(5))),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Runs a case for each backend on a file whose writes wait until the case calls what it is given.
+fn frozen(case: impl Fn(AnyBackend, FileHandle, &mut dyn FnMut())) {
+    let mounted = match mount("ext4", 16, Path::new(env!("CARGO_TARGET_TMPDIR"))) {
+        Ok(mounted) => mounted,
+        Err(why) => return println!("skipped: no ext4: {why}"),
+    };
+    for (number, backend) in backends().into_iter().enumerate() {
+        let path = mounted.point.join(format!("log-{number}"));
+        let options = FileOptions::read_write().create(Create::New);
+        let file = backend.open(&path, &options).expect("a new file");
+        let mut held = match mounted.freeze() {
+            Ok(held) => Some(held),
+            Err(why) => return println!("skipped: {why}"),
+        };
+        case(backend, file, &mut || drop(held.take()));
+        drop(held);
+        arrives(&mounted, &path);
+    }
+}
+
+/// Waits until the write has arrived, as it was meant, whoever still knows of it.
+fn arrives(mounted: &Mounted, path: &Path) {
+    let began = std::time::Instant::now();
+    loop {
+        let bytes = std::fs::read(path).expect("it is there");
+        if bytes.len() == 64 << 10 {
+            assert!(bytes.iter().all(|&byte| byte == 7), "the memory was freed");
+            return;
+        }
+        let patience = std::time::Duration::from_secs(60);
+        assert!(began.elapsed() < patience, "{}", mounted.point.display());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_dropped_future_leaves_the_memory_to_its_operation() {
+    frozen(|backend, file, thaw| {
+        let (memory, freed) = tracked();
+        {
+            let mut future = pin!(backend.start_write(&file, 0, memory, Durability::Durable));
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(future.as_mut().poll(&mut context).is_pending());
+        }
+        drop(file);
+        assert!(!freed.load(SeqCst));
+        assert_eq!(backend.in_flight(), 1);
+        thaw();
+        backend.wait_until(&mut || backend.in_flight() == 0, None);
+        assert!(freed.load(SeqCst), "nobody is left who could want it");
+    });
+}
+
+#[test]
+fn a_forgotten_handle_costs_its_memory_and_nothing_else() {
+    frozen(|backend, file, thaw| {
+        let (memory, freed) = tracked();
+        std::mem::forget(backend.start_write(&file, 0, memory, Durability::Durable));
+        thaw();
+        backend.wait_until(&mut || backend.in_flight() == 0, None);
+        assert!(!freed.load(SeqCst), "the handle has it, for ever");
+    });
+}
+
+#[test]
+fn a_dropped_backend_waits_for_its_operations() {
+    frozen(|backend, file, thaw| {
+        let (memory, freed) = tracked();
+        drop(backend.start_write(&file, 0, memory, Durability::Durable));
+        drop(file);
+        std::thread::scope(|scope| {
+            let (tell, told) = mpsc::channel();
+            scope.spawn(move || {
+                tell.send(()).expect("it is waited for");
+                drop(backend);
+                tell.send(()).expect("it is waited for");
+            });
+            told.recv().expect("it begins");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(told.try_recv().is_err(), "the kernel has the memory still");
+            assert!(!freed.load(SeqCst));
+            thaw();
+            told.recv().expect("it ends");
+        });
+        assert!(freed.load(SeqCst));
+    });
+}
+
+#[test]
+fn a_forgotten_backend_leaks_what_the_kernel_may_touch() {
+    frozen(|backend, file, thaw| {
+        let (memory, freed) = tracked();
+        drop(backend.start_write(&file, 0, memory, Durability::Durable));
+        let has_threads = matches!(backend, AnyBackend::Blocking(_));
+        std::mem::forget(backend);
+        drop(file);
+        assert!(!freed.load(SeqCst));
+        thaw();
+        // A thread goes on and frees it when it is over; a ring that nobody drives keeps it.
+        assert!(has_threads || !freed.load(SeqCst));
+    });
+}
+
+#[test]
+fn a_panic_of_a_waiter_leaves_everything_in_flight() {
+    frozen(|backend, file, thaw| {
+        let (memory, freed) = tracked();
+        let write = backend.start_write(&file, 0, memory, Durability::Durable);
+        let panics = AtomicUsize::new(0);
+        let waited = catch_unwind(AssertUnwindSafe(|| {
+            backend.wait_until(
+                &mut || {
+                    panics.fetch_add(1, SeqCst);
+                    resume_unwind(Box::new("on purpose"));
+                },
+                None,
+            )
+        }));
+        assert!(waited.is_err() && panics.load(SeqCst) == 1);
+        let handle = catch_unwind(AssertUnwindSafe(|| {
+            let held = write;
+            if held.is_completed() {
+                return;
+            }
+            resume_unwind(Box::new("with the handle in hand"));
+        }));
+        assert!(handle.is_err());
+        assert!(!freed.load(SeqCst));
+        thaw();
+        backend.wait_until(&mut || backend.in_flight() == 0, None);
+        assert!(freed.load(SeqCst));
+    });
+}
+
+#[test]
+fn a_fork_takes_nothing_from_the_parent() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    for (number, backend) in backends().into_iter().enumerate() {
+        let path = dir.path().join(format!("log-{number}"));
+        let options = FileOptions::read_write()
+            .create(Create::New)
+            .direct(Direct::Try);
+        let file = backend.open(&path, &options).expect("a new file");
+        for round in 0..20 {
+            let pending: Vec<_> = (0..8)
+                .map(|at| {
+                    let mut buf = esker_buf::AlignedBuf::zeroed(65536, esker_buf::Alignment::BLOCK)
+                        .expect("memory");
+                    buf.fill(round + 1);
+                    backend.start_write(&file, at << 16, buf, Durability::Written)
+                })
+                .collect();
+            // SAFETY: the child calls nothing but `_exit`.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: as above; the parent's operations are none of its business.
+                unsafe { libc::_exit(0) };
+            }
+            assert!(child > 0, "{}", std::io::Error::last_os_error());
+            let reads: Vec<_> = pending
+                .into_iter()
+                .enumerate()
+                .map(|(at, write)| {
+                    let buf = write.wait(&backend).expect("it succeeds");
+                    // Memory that the child shares until one of the two writes to it.
+                    backend.start_read(&file, (at as u64) << 16, buf)
+                })
+                .collect();
+            for read in reads {
+                let (count, buf) = read.wait(&backend).expect("it succeeds");
+                assert_eq!(count, 65536);
+                assert!(buf.iter().all(|&byte| byte == round + 1));
+            }
+            let mut status = 0;
+            // SAFETY: `status` is good for writing one integer.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! The contract for memory that the kernel is using: [`IoBuf`] and [`IoBufMut`].
+//! The contract for memory that the kernel is using: [`IoBuf`], [`IoBufMut`] and [`IoRegion`].
 //!
 //! An operation takes its buffer *by value* and gives it back with the completion. In between, the
 //! kernel reads or writes the memory behind the program's back, so three things must hold whatever
@@ -7,9 +7,8 @@
 //! keeps its bytes behind a pointer and that whoever holds the value until completion does not
 //! drop it early. These traits say which types do.
 
-use std::sync::Arc;
-
 use crate::AlignedBuf;
+use crate::sync::Arc;
 
 /// Owned memory that the kernel may read from while the value is held.
 ///
@@ -69,6 +68,29 @@ pub unsafe trait IoBuf: Send + Sync + 'static {
 pub unsafe trait IoBufMut: IoBuf {
     /// The address of the first byte, good for writing.
     fn stable_mut_ptr(&mut self) -> *mut u8;
+}
+
+/// A stretch of memory that the kernel may be told of in advance: the buffers of operations to come
+/// lie in it.
+///
+/// It is held for as long as the kernel knows the memory, and gives nobody access to it: each
+/// operation still brings an [`IoBuf`] of its own, which owns its part.
+///
+/// # Safety
+///
+/// From the moment a value is handed over until it is dropped, wherever it is moved meanwhile,
+/// [`region`](Self::region) gives the same answer, and the memory that it names stays allocated, by
+/// the same pages: it is not freed, not mapped anew, and not given back to the system in parts.
+pub unsafe trait IoRegion: Send + Sync + 'static {
+    /// The first byte and the length in bytes.
+    fn region(&self) -> (*const u8, usize);
+}
+
+// SAFETY: the inner value is dropped no earlier than the last owner.
+unsafe impl<R: IoRegion + ?Sized> IoRegion for Arc<R> {
+    fn region(&self) -> (*const u8, usize) {
+        (**self).region()
+    }
 }
 
 // SAFETY: the heap memory behind the pointer is owned, initialised, and stays put when the value

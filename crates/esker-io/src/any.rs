@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
+use esker_buf::IoRegion;
+
 use crate::backend::{
     Allocated, Allocation, Backend, Description, FileFacts, FileOptions, Punched,
 };
@@ -13,6 +15,7 @@ use crate::error::IoError;
 use crate::file::FileHandle;
 use crate::latency::Latencies;
 use crate::operation::{Action, Completion, Operation};
+use crate::registration::{RegisterError, Registration};
 use crate::statistics::Statistics;
 use crate::sync::Arc;
 use crate::uring::{Uring, UringConfig, UringError};
@@ -169,6 +172,10 @@ impl Backend for AnyBackend {
 
     fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {
         either!(self, backend => backend.truncate(file, len_bytes))
+    }
+
+    fn register(&self, memory: Box<dyn IoRegion>) -> Result<Registration, RegisterError> {
+        either!(self, backend => backend.register(memory))
     }
 
     fn submit(&self, batch: Vec<Operation<FileHandle>>) {

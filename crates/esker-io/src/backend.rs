@@ -6,12 +6,13 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use esker_buf::{AlignedBuf, Alignment};
+use esker_buf::{AlignedBuf, Alignment, IoRegion};
 
 use crate::error::{Context, IoError, OperationKind};
 use crate::latency::Latencies;
 use crate::memory::WriteMemory;
 use crate::operation::{Action, Completion, Durability, Operation};
+use crate::registration::{RegisterError, Registration};
 use crate::statistics::Statistics;
 use crate::sync::Arc;
 
@@ -352,6 +353,35 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// [`IoError::NotWritable`], or what the system says.
     fn truncate(&self, file: &Self::File, len_bytes: u64) -> Result<(), IoError>;
+
+    /// Tells the backend of memory that operations will use, so that the kernel can prepare it once
+    /// instead of for each of them. Operations whose memory lies wholly within it take advantage by
+    /// themselves, for as long as the registration is held.
+    ///
+    /// It is a hint: nothing else depends on it, and a caller can go on after an error as if it had
+    /// not asked. Blocks for some milliseconds for large memory.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`], for a backend that has no use for it always; the default is that.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_buf::{Alignment, BufferPool, HugePages};
+    /// use esker_io::{AnyBackend, Backend};
+    ///
+    /// let backend = AnyBackend::auto();
+    /// let pool = BufferPool::new(8, 256 * 1024, Alignment::BLOCK, HugePages::Try)?;
+    /// let registration = backend.register(Box::new(pool.clone())).ok();
+    /// // Buffers of the pool are written and read with less work for the kernel now, if it can.
+    /// # drop(registration);
+    /// # Ok::<(), esker_buf::AllocError>(())
+    /// ```
+    fn register(&self, memory: Box<dyn IoRegion>) -> Result<Registration, RegisterError> {
+        drop(memory);
+        Err(RegisterError::Unsupported)
+    }
 
     /// Starts operations, with one system call for the batch where the system allows.
     ///

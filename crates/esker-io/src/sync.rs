@@ -26,7 +26,7 @@ pub(crate) use std::{
 
 #[cfg(any(test, feature = "conformance"))]
 pub(crate) use std::sync::mpsc::channel;
-pub(crate) use std::sync::{Arc, OnceLock};
+pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use std::thread::panicking;
 
 #[cfg(esker_shuttle)]

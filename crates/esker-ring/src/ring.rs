@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::memory::RingMemory;
 use crate::reservation::Exit;
 use crate::shared::{Blocked, Shared};
 use crate::slot::Slot;
@@ -533,6 +534,12 @@ impl Ring {
     /// ```
     pub fn raise_limit(&self, address: u64) {
         self.shared.raise_limit(address);
+    }
+
+    /// The memory of the buffers, for a kernel that can be told of it once; extents have their own.
+    #[must_use]
+    pub fn memory(&self) -> RingMemory {
+        RingMemory::of(&self.shared)
     }
 
     /// The number of buffers.

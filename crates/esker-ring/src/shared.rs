@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) shape: Shape,
     pub(crate) void: VoidWriter,
     /// Kept for its memory; the slots point into it.
-    _arena: AlignedBuf,
+    arena: AlignedBuf,
 }
 
 // What every reservation reads shares a line with nothing that others write often.
@@ -167,11 +167,16 @@ impl Shared {
             rotation,
             shape,
             void,
-            _arena: arena,
+            arena,
         };
         shared.slot(before).tenancy.close(before, 0, base);
         let _ = shared.open_after(before);
         shared
+    }
+
+    /// Where the memory of the buffers is, and how much.
+    pub(crate) fn arena(&self) -> (*const u8, usize) {
+        (self.arena.as_non_null().as_ptr(), self.arena.len())
     }
 
     /// The newest claimed sequence number: where to look for the open buffer.

@@ -1,6 +1,6 @@
 //! Checks of what reads and writes move, and of what they say about it.
 
-use esker_buf::{AlignedBuf, Alignment};
+use esker_buf::{AlignedBuf, Alignment, BufferPool, HugePages, PoolBuf};
 
 use super::{Bench, Ran, aligned_pattern, checks, one, pattern, read, write};
 use crate::backend::{Backend, FileOptions};
@@ -14,6 +14,7 @@ checks!(
     a_slice_moves_only_its_range,
     gathered_pieces_land_one_after_the_other,
     direct_bytes_come_back,
+    registered_memory_moves_the_same_bytes,
     the_end_of_the_file_is_told_apart,
     holes_read_as_zeroes,
     empty_transfers_complete,
@@ -166,6 +167,50 @@ fn direct_bytes_come_back<B: Backend>(bench: &Bench<B>) -> Ran {
     let pending = bench.backend.start_read(&file, 4096, buf);
     let (count, _) = bench.finish(pending).expect("it succeeds");
     assert_eq!(count, 904);
+    Ran::Done
+}
+
+fn registered_memory_moves_the_same_bytes<B: Backend>(bench: &Bench<B>) -> Ran {
+    let file = bench.direct_file("registered");
+    let pool = BufferPool::new(4, 12_288, Alignment::BLOCK, HugePages::Try).expect("memory");
+    let mut registration = bench.backend.register(Box::new(pool.clone())).ok();
+    for seed in 0..4u64 {
+        let (offset, bytes) = (seed * 12_288, pattern(seed, 12_288));
+        let mut buf = pool.take().expect("it is there");
+        buf.copy_from_slice(&bytes);
+        let durability = if seed % 2 == 0 {
+            Durability::Durable
+        } else {
+            Durability::Written
+        };
+        // A part of the buffer, between two that stay as they are.
+        let memory = WriteMemory::slice(buf, 4096..8192).expect("in range");
+        let action = Action::Write {
+            offset: offset + 4096,
+            memory,
+            durability,
+        };
+        let [done] = one(bench.complete(&file, vec![action]));
+        assert_eq!(done.result.expect("it succeeds"), 4096);
+        let mut buf: PoolBuf = done.memory.into_inner().expect("its own memory");
+        assert!(*buf == *bytes);
+        buf.fill(0xEE);
+        let memory = ReadMemory::slice(buf, 4096..8192).expect("in range");
+        let offset = offset + 4096;
+        let outcomes = bench.submit(&file, vec![Action::Read { offset, memory }]);
+        if seed == 2 {
+            // What is in flight keeps what it uses.
+            registration = None;
+        }
+        bench.wait("the end of a read", || !outcomes.lock().is_empty());
+        let (_, done) = outcomes.lock().pop().expect("there is one");
+        assert_eq!(done.result.expect("it succeeds"), 4096);
+        let buf: PoolBuf = done.memory.into_inner().expect("its own memory");
+        assert!(buf[4096..8192] == bytes[4096..8192]);
+        let around = buf[..4096].iter().chain(&buf[8192..]);
+        assert!(around.copied().all(|byte| byte == 0xEE));
+    }
+    drop(registration);
     Ran::Done
 }
 

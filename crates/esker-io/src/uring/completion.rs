@@ -6,6 +6,7 @@ use std::time::Duration;
 use io_uring::EnterFlags;
 use io_uring::types::{SubmitArgs, Timespec};
 
+use super::regions::Region;
 use super::table::{InFlight, Token};
 use super::{Accepted, Ring};
 use crate::blocking::outcome;
@@ -26,16 +27,19 @@ pub(super) struct Finished {
     accepted: bool,
     sink: Box<dyn Sink>,
     completion: Completion,
+    /// Let go of only now, with no lock held: what it keeps may have a drop of its own.
+    region: Option<Arc<Region>>,
 }
 
 impl Ring {
     /// Counts the end of an operation, once what it promises is confirmed, and lets go of its file.
+    /// One that was accepted has a region, or the lack of one.
     pub(super) fn finish(
         &self,
         operation: Accepted,
-        accepted: bool,
         bytes: usize,
         result: Result<usize, IoError>,
+        accepted: Option<Option<Arc<Region>>>,
     ) -> Finished {
         let Accepted { operation, began } = operation;
         let Operation { file, action, sink } = operation;
@@ -44,9 +48,10 @@ impl Ring {
             .counters
             .completed(action.kind(), began, bytes as u64, result.is_err());
         Finished {
-            accepted,
+            accepted: accepted.is_some(),
             sink,
             completion: action.complete(result),
+            region: accepted.flatten(),
         }
     }
 
@@ -84,6 +89,7 @@ impl Ring {
                     let Some(InFlight {
                         operation,
                         transfer,
+                        region,
                         ..
                     }) = state.table.remove(token)
                     else {
@@ -91,7 +97,7 @@ impl Ring {
                     };
                     let Operation { file, action, .. } = &operation.operation;
                     let result = outcome(file, action, &transfer, step);
-                    ended.push((operation, transfer.done(), result));
+                    ended.push((operation, transfer.done(), result, region));
                 }
             }
         }
@@ -99,9 +105,9 @@ impl Ring {
         drop(queue);
         drop(state);
         let ended = ended.into_iter();
-        finished.extend(
-            ended.map(|(operation, done, result)| self.finish(operation, true, done, result)),
-        );
+        finished.extend(ended.map(|(operation, done, result, region)| {
+            self.finish(operation, done, result, Some(region))
+        }));
         if kicked {
             // Release: pairs with the swap in `kick`; the next kick finds the queue without this
             // one.
@@ -145,7 +151,9 @@ impl Ring {
             accepted,
             sink,
             completion,
+            region,
         } = finished;
+        drop(region);
         let called = catch_unwind(AssertUnwindSafe(|| sink.complete(completion)));
         if accepted {
             self.accepted.fetch_sub(1, SeqCst);

@@ -23,6 +23,7 @@ pub struct UringConfig {
     pub(crate) cq_entries: Option<u32>,
     pub(crate) coop_taskrun: bool,
     pub(crate) sqpoll_idle_ms: Option<u32>,
+    pub(crate) registered_buffers: Option<u32>,
 }
 
 impl Default for UringConfig {
@@ -35,6 +36,7 @@ impl Default for UringConfig {
             cq_entries: None,
             coop_taskrun: false,
             sqpoll_idle_ms: None,
+            registered_buffers: None,
         }
     }
 }
@@ -79,6 +81,15 @@ impl UringConfig {
         self
     }
 
+    /// How many stretches of memory can be [registered](crate::Backend::register) at a time, 0 to
+    /// 16384: a sparse table of so many slots, Linux 5.19. Unless set it is 16 where the kernel
+    /// has such a table, and none where it has not.
+    #[must_use]
+    pub const fn registered_buffers(mut self, slots: u32) -> Self {
+        self.registered_buffers = Some(slots);
+        self
+    }
+
     /// How many operations fit into one system call: 1 to 32768. The kernel rounds it up to a
     /// power of two. More operations than that are queued, not refused.
     #[must_use]
@@ -113,6 +124,11 @@ impl UringConfig {
             if self.coop_taskrun {
                 return Err(ConfigError::PollerAndCoopTaskrun);
             }
+        }
+        if let Some(slots) = self.registered_buffers
+            && slots > 1 << 14
+        {
+            return Err(ConfigError::RegisteredBuffers { slots });
         }
         match self.cq_entries {
             Some(cq_entries) if cq_entries < 2 || cq_entries < entries || cq_entries > 1 << 16 => {
@@ -152,6 +168,12 @@ pub enum ConfigError {
     Idle {
         /// What was asked for.
         idle_ms: u32,
+    },
+    /// The number of stretches of registered memory.
+    #[error("a ring has slots for 0 to 16384 stretches of registered memory, not {slots}")]
+    RegisteredBuffers {
+        /// What was asked for.
+        slots: u32,
     },
     /// Both a polling thread, and completions that wait for the submitting one.
     #[error("with a polling thread no thread submits whose interruption could be spared")]

@@ -17,6 +17,7 @@
 
 mod completion;
 mod config;
+mod regions;
 mod setup;
 mod submission;
 mod table;
@@ -28,6 +29,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use esker_buf::IoRegion;
 use io_uring::IoUring;
 
 use crate::backend::{
@@ -38,11 +40,13 @@ use crate::error::IoError;
 use crate::file::{self, FileHandle};
 use crate::latency::Latencies;
 use crate::operation::{Action, Completion, Operation};
+use crate::registration::{RegisterError, Registration};
 use crate::statistics::Statistics;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, SeqCst, panicking};
 use crate::waiters::{Condition, Driver, Waiters};
 
 pub use config::{ConfigError, UringConfig, UringError};
+use regions::{Region, Slots};
 use submission::begin;
 use table::{Table, Token};
 
@@ -92,6 +96,7 @@ struct Ring {
     broken: AtomicBool,
     waiters: Waiters,
     calls: Calls,
+    slots: Slots,
     reason: String,
 }
 
@@ -102,6 +107,8 @@ struct State {
     again: VecDeque<Token>,
     /// Operations accepted and not in the table yet.
     backlog: VecDeque<Accepted>,
+    /// Registered memory that operations may use.
+    regions: Vec<Arc<Region>>,
 }
 
 /// An operation, and when it was submitted.
@@ -118,7 +125,7 @@ impl Uring {
     ///
     /// [`UringError`] says why there is none.
     pub fn new(config: UringConfig) -> Result<Self, UringError> {
-        let ring = setup::set_up(config)?;
+        let (ring, slots) = setup::set_up(config)?;
         let (entries, cq_entries) = (ring.params().sq_entries(), ring.params().cq_entries());
         let ring = Ring {
             uring: ring,
@@ -127,6 +134,7 @@ impl Uring {
                 table: Table::new((cq_entries - 1).max(1)),
                 again: VecDeque::new(),
                 backlog: VecDeque::new(),
+                regions: Vec::new(),
             }),
             in_flight: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
@@ -134,7 +142,8 @@ impl Uring {
             broken: AtomicBool::new(false),
             waiters: Waiters::default(),
             calls: Calls::default(),
-            reason: reason(config, entries, cq_entries),
+            reason: reason(config, entries, cq_entries, slots),
+            slots: Slots::new(slots),
         };
         Ok(Self {
             ring: Arc::new(ring),
@@ -143,7 +152,7 @@ impl Uring {
 }
 
 /// What the ring is like, in words.
-fn reason(config: UringConfig, entries: u32, cq_entries: u32) -> String {
+fn reason(config: UringConfig, entries: u32, cq_entries: u32, slots: u32) -> String {
     let mut reason = format!("{entries} submission and {cq_entries} completion entries; ");
     if config.coop_taskrun {
         reason.push_str("completions interrupt nobody; ");
@@ -151,6 +160,11 @@ fn reason(config: UringConfig, entries: u32, cq_entries: u32) -> String {
     if let Some(idle_ms) = config.sqpoll_idle_ms {
         reason.push_str(&format!(
             "a thread of the kernel's takes submissions and sleeps when idle for {idle_ms} ms; "
+        ));
+    }
+    if slots > 0 {
+        reason.push_str(&format!(
+            "room for {slots} stretches of registered memory; "
         ));
     }
     reason.push_str("a single action is a system call");
@@ -177,6 +191,10 @@ impl Backend for Uring {
 
     file::names_and_files!();
 
+    fn register(&self, memory: Box<dyn IoRegion>) -> Result<Registration, RegisterError> {
+        self.ring.register(memory).map(Registration::new)
+    }
+
     fn submit(&self, batch: Vec<Operation<FileHandle>>) {
         if batch.is_empty() {
             return;
@@ -195,8 +213,8 @@ impl Backend for Uring {
             let is_empty = begin(&operation).is_empty();
             let operation = Accepted { operation, began };
             match checked {
-                Err(error) => finished.push(ring.finish(operation, false, 0, Err(error))),
-                Ok(()) if is_empty => finished.push(ring.finish(operation, false, 0, Ok(0))),
+                Err(error) => finished.push(ring.finish(operation, 0, Err(error), None)),
+                Ok(()) if is_empty => finished.push(ring.finish(operation, 0, Ok(0), None)),
                 Ok(()) => accepted.push(operation),
             }
         }

@@ -5,10 +5,12 @@ use std::io;
 use io_uring::{IoUring, Probe, opcode};
 
 use super::config::{UringConfig, UringError};
+use super::regions::SLOTS;
 use crate::sync::yield_now;
 
-/// A ring as configured, which has what is needed and through which one operation has gone.
-pub(super) fn set_up(config: UringConfig) -> Result<IoUring, UringError> {
+/// A ring as configured, which has what is needed and through which one operation has gone; and how
+/// many slots for registered memory it has.
+pub(super) fn set_up(config: UringConfig) -> Result<(IoUring, u32), UringError> {
     config.check()?;
     let mut ring = build(config).map_err(|error| refused(config, error))?;
     probe(&ring)?;
@@ -16,10 +18,16 @@ pub(super) fn set_up(config: UringConfig) -> Result<IoUring, UringError> {
         return Err(UringError::Lacks { what: SQPOLL });
     }
     trial(&mut ring).map_err(|source| UringError::Trial { source })?;
-    Ok(ring)
+    let slots = config.registered_buffers.unwrap_or(SLOTS);
+    let registers = slots > 0 && ring.submitter().register_buffers_sparse(slots).is_ok();
+    if slots > 0 && !registers && config.registered_buffers.is_some() {
+        return Err(UringError::Lacks { what: SPARSE });
+    }
+    Ok((ring, if registers { slots } else { 0 }))
 }
 
 const SQPOLL: &str = "SQPOLL for files that are not registered (Linux 5.11)";
+const SPARSE: &str = "sparse tables of registered memory (Linux 5.19)";
 const COOP_TASKRUN: &str = "COOP_TASKRUN (Linux 5.19)";
 
 fn build(config: UringConfig) -> io::Result<IoUring> {
@@ -79,6 +87,8 @@ fn probe(ring: &IoUring) -> Result<(), UringError> {
         (opcode::Read::CODE, "READ"),
         (opcode::Write::CODE, "WRITE"),
         (opcode::Writev::CODE, "WRITEV"),
+        (opcode::ReadFixed::CODE, "READ_FIXED"),
+        (opcode::WriteFixed::CODE, "WRITE_FIXED"),
         (opcode::Fsync::CODE, "FSYNC"),
     ] {
         if !probe.is_supported(code) {

@@ -7,6 +7,7 @@ use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{EnterFlags, opcode, squeue};
 
 use super::completion::Finished;
+use super::regions::Region;
 use super::table::{InFlight, Token, Vectors};
 use super::{Accepted, Ring, State};
 use crate::error::IoError;
@@ -69,10 +70,12 @@ impl Ring {
                         return false;
                     };
                     let transfer = begin(&operation.operation);
+                    let region = region_of(&state.regions, &operation.operation.action);
                     let tenant = InFlight {
                         operation,
                         transfer,
                         vectors: Vectors::default(),
+                        region,
                     };
                     match state.table.insert(tenant) {
                         Ok(token) => token,
@@ -186,18 +189,17 @@ impl Ring {
             table,
             again,
             backlog,
+            ..
         } = &mut *state;
         let begun = unsent
             .iter()
             .copied()
             .chain(again.drain(..))
             .filter_map(|token| table.remove(token))
-            .map(|tenant| (tenant.operation, tenant.transfer.done()));
+            .map(|tenant| (tenant.operation, tenant.transfer.done(), tenant.region));
         let begun: Vec<_> = begun.collect();
-        for (operation, done) in begun
-            .into_iter()
-            .chain(backlog.drain(..).map(|operation| (operation, 0)))
-        {
+        let queued = backlog.drain(..).map(|operation| (operation, 0, None));
+        for (operation, done, region) in begun.into_iter().chain(queued) {
             let Operation { file, action, .. } = &operation.operation;
             let context = file.action_context(action).after(done as u64);
             let source = Arc::clone(&source);
@@ -206,7 +208,7 @@ impl Ring {
             } else {
                 IoError::Os { context, source }
             };
-            finished.push(self.finish(operation, true, done, Err(error)));
+            finished.push(self.finish(operation, done, Err(error), Some(region)));
         }
     }
 
@@ -249,20 +251,44 @@ pub(super) fn begin(operation: &Operation<FileHandle>) -> Transfer {
     )
 }
 
+/// The registered memory that all of an action's lies in, if there is such.
+fn region_of(regions: &[Arc<Region>], action: &Action) -> Option<Arc<Region>> {
+    if regions.is_empty() {
+        return None;
+    }
+    let start = match action {
+        Action::Read { memory, .. } => memory.as_mut_ptr().cast_const(),
+        Action::Write { memory, .. } => memory.as_ptr()?,
+        Action::SyncData | Action::SyncAll => return None,
+    };
+    let len = action.len_bytes();
+    regions
+        .iter()
+        .find(|region| region.holds(start, len))
+        .cloned()
+}
+
 /// The entry for an operation's next piece.
 fn entry(tenant: &mut InFlight) -> squeue::Entry {
     let InFlight {
         operation: Accepted { operation, .. },
         transfer,
         vectors,
+        region,
     } = tenant;
     let fd = Fd(operation.file.fd());
     let piece = transfer.piece();
     match &operation.action {
         Action::Read { memory, .. } => {
-            opcode::Read::new(fd, memory.as_mut_ptr().wrapping_add(piece.start), piece.len)
-                .offset(piece.offset)
-                .build()
+            let start = memory.as_mut_ptr().wrapping_add(piece.start);
+            match region {
+                Some(region) => opcode::ReadFixed::new(fd, start, piece.len, region.index())
+                    .offset(piece.offset)
+                    .build(),
+                None => opcode::Read::new(fd, start, piece.len)
+                    .offset(piece.offset)
+                    .build(),
+            }
         }
         Action::Write {
             memory, durability, ..
@@ -272,10 +298,17 @@ fn entry(tenant: &mut InFlight) -> squeue::Entry {
                 Durability::Durable => libc::RWF_DSYNC,
             };
             if let Some(start) = memory.as_ptr() {
-                return opcode::Write::new(fd, start.wrapping_add(piece.start), piece.len)
-                    .offset(piece.offset)
-                    .rw_flags(flags)
-                    .build();
+                let start = start.wrapping_add(piece.start);
+                return match region {
+                    Some(region) => opcode::WriteFixed::new(fd, start, piece.len, region.index())
+                        .offset(piece.offset)
+                        .rw_flags(flags)
+                        .build(),
+                    None => opcode::Write::new(fd, start, piece.len)
+                        .offset(piece.offset)
+                        .rw_flags(flags)
+                        .build(),
+                };
             }
             vectors.0 = memory.vectors(piece.start, piece.len as usize).into();
             #[expect(
@@ -290,5 +323,83 @@ fn entry(tenant: &mut InFlight) -> squeue::Entry {
         }
         Action::SyncData => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
         Action::SyncAll => opcode::Fsync::new(fd).build(),
+    }
+}
+
+#[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
+mod tests {
+    use std::time::Instant;
+
+    use esker_buf::{Alignment, BufferPool, HugePages};
+
+    use super::*;
+    use crate::backend::{Backend, Create, FileOptions};
+    use crate::memory::{ReadMemory, WriteMemory};
+    use crate::operation::Completion;
+    use crate::uring::{Uring, UringConfig};
+
+    /// The opcode of the entry for an action of a ring.
+    fn opcode_of(ring: &Ring, file: &FileHandle, action: Action) -> u8 {
+        let region = region_of(&ring.state.lock().regions, &action);
+        let operation = Operation::new(file.clone(), action, drop::<Completion>);
+        let transfer = begin(&operation);
+        let mut tenant = InFlight {
+            operation: Accepted {
+                operation,
+                began: Instant::now(),
+            },
+            transfer,
+            vectors: Vectors::default(),
+            region,
+        };
+        let text = format!("{:?}", entry(&mut tenant));
+        let code = text
+            .split("op_code: ")
+            .nth(1)
+            .and_then(|text| text.split(',').next());
+        code.and_then(|code| code.parse().ok()).expect("a number")
+    }
+
+    #[test]
+    fn only_memory_that_lies_within_a_region_uses_it() {
+        let Ok(uring) = Uring::new(UringConfig::default()) else {
+            return println!("skipped: there is no io_uring");
+        };
+        let pool = BufferPool::new(2, 4096, Alignment::BLOCK, HugePages::Never).expect("memory");
+        let Ok(registration) = uring.register(Box::new(pool.clone())) else {
+            return println!("skipped: the kernel registers nothing");
+        };
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = FileOptions::read_write().create(Create::New);
+        let file = uring
+            .open(&dir.path().join("log"), &options)
+            .expect("a new file");
+        let code = |action| opcode_of(&uring.ring, &file, action);
+        let write = |memory| Action::Write {
+            offset: 0,
+            memory,
+            durability: Durability::Durable,
+        };
+        let inside = || pool.take().expect("it is there");
+        let read = |memory| Action::Read { offset: 0, memory };
+        assert_eq!(
+            code(write(WriteMemory::new(inside()))),
+            opcode::WriteFixed::CODE
+        );
+        assert_eq!(
+            code(read(ReadMemory::new(inside()))),
+            opcode::ReadFixed::CODE
+        );
+        assert_eq!(
+            code(write(WriteMemory::new(vec![0; 9]))),
+            opcode::Write::CODE
+        );
+        assert_eq!(code(read(ReadMemory::new(vec![0; 9]))), opcode::Read::CODE);
+        let pieces = vec![WriteMemory::new(inside()), WriteMemory::new(inside())];
+        let gathered = code(write(WriteMemory::gather(pieces)));
+        assert_eq!(gathered, opcode::Writev::CODE);
+        assert_eq!(code(Action::SyncAll), opcode::Fsync::CODE);
+        drop(registration);
+        assert_eq!(code(write(WriteMemory::new(inside()))), opcode::Write::CODE);
     }
 }

@@ -1,6 +1,8 @@
 //! [`Table`]: the operations in the kernel's hands, by index and generation.
 
 use super::Accepted;
+use super::regions::Region;
+use crate::sync::Arc;
 use crate::transfer::Transfer;
 
 /// An operation and how far it has come.
@@ -10,6 +12,8 @@ pub(crate) struct InFlight {
     pub(crate) transfer: Transfer,
     /// What the entry for a write from gathered memory points to.
     pub(crate) vectors: Vectors,
+    /// The registered memory that the operation's lies in, if it does (G2).
+    pub(super) region: Option<Arc<Region>>,
 }
 
 /// Vectors that name memory of an operation.

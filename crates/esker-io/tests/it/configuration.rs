@@ -109,6 +109,10 @@ fn what_makes_no_sense_is_refused_by_name() {
             ConfigError::Idle { idle_ms: 0 },
         ),
         (
+            UringConfig::default().registered_buffers(16_385),
+            ConfigError::RegisteredBuffers { slots: 16_385 },
+        ),
+        (
             UringConfig::high_throughput().sqpoll(Some(1)),
             ConfigError::PollerAndCoopTaskrun,
         ),

@@ -9,6 +9,7 @@ mod file_systems;
 mod mounts;
 mod ordering;
 mod ownership;
+mod registration;
 mod shutdown;
 
 use std::path::Path;

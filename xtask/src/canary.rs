@@ -128,6 +128,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     shared("lss-sync-covers-later-writes"),
     shared("lss-written-is-durable"),
     shared("lss-failed-sync-made-good"),
+    canary(Catcher::Test, "esker-io", "io-fork-goes-unnoticed"),
     canary(Catcher::Test, "esker-io", "io-short-write-succeeds"),
     canary(Catcher::Test, "esker-io", "io-sink-swapped"),
     canary(Catcher::Test, "esker-io", "io-lane-goes-on"),

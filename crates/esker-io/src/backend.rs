@@ -183,7 +183,8 @@ fn write_zeroes<B: Backend + ?Sized>(
 /// A backend need not have a thread of its own. Operations are sure to progress while some thread
 /// is in [`wait_until`](Self::wait_until) or calls [`poll`](Self::poll).
 ///
-/// Dropping a backend waits until every operation has completed.
+/// Dropping a backend waits until every operation has completed; in a child of a fork, which the
+/// operations do not belong to, it leaks them and returns.
 ///
 /// [`Sink`]: crate::Sink
 pub trait Backend: Send + Sync + 'static {

@@ -17,6 +17,7 @@ use crate::file::{self, FileHandle};
 use crate::inline;
 use crate::latency::Latencies;
 use crate::operation::{Action, Completion, Durability, Operation};
+use crate::origin::{self, Origin};
 use crate::pool::{self, Pool};
 use crate::statistics::{Counters, Statistics};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Relaxed, SeqCst, panicking, thread};
@@ -58,6 +59,7 @@ pub struct Blocking {
     /// Before what its threads use, which they hold as well. `None` runs inline.
     pool: Option<Pool>,
     shared: Arc<Shared>,
+    origin: Origin,
     reason: Option<String>,
 }
 
@@ -155,6 +157,7 @@ impl Blocking {
         Self {
             pool,
             shared: Arc::default(),
+            origin: Origin::new(),
             reason: None,
         }
     }
@@ -187,6 +190,12 @@ impl Blocking {
 
 impl Drop for Blocking {
     fn drop(&mut self) {
+        if !self.origin.is_here() {
+            // O1, O3: its threads are the parent's, and so is what they were about to do.
+            core::mem::forget(self.pool.take());
+            core::mem::forget(Arc::clone(&self.shared));
+            return;
+        }
         // Joins its threads, which run what is queued first.
         self.pool = None;
         if !panicking() {
@@ -244,6 +253,9 @@ impl Backend for Blocking {
         if batch.is_empty() {
             return;
         }
+        if !self.origin.is_here() {
+            return origin::refuse(batch);
+        }
         // SeqCst: as in `run_operation`.
         let before = self.shared.in_flight.fetch_add(batch.len(), SeqCst);
         self.shared.calls.counters.batch(before + batch.len());
@@ -278,10 +290,16 @@ impl Backend for Blocking {
     }
 
     fn in_flight(&self) -> usize {
+        if !self.origin.is_here() {
+            return 0;
+        }
         self.shared.in_flight.load(SeqCst)
     }
 
     fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool {
+        if !self.origin.is_here() {
+            return origin::wait(ready, timeout);
+        }
         let shared = &*self.shared;
         self.wait(timeout, |left| {
             let mut met = false;
@@ -296,6 +314,9 @@ impl Backend for Blocking {
     }
 
     fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync), timeout: Option<Duration>) -> bool {
+        if !self.origin.is_here() {
+            return origin::wait(&mut || ready(), timeout);
+        }
         let shared = &*self.shared;
         self.wait(timeout, |left| {
             // Set by whoever asks the condition, in this thread or another: it may cease to hold.
@@ -314,10 +335,16 @@ impl Backend for Blocking {
     }
 
     fn wake(&self) {
+        if !self.origin.is_here() {
+            return;
+        }
         self.shared.waiters.wake(&*self.shared);
     }
 
     fn poll(&self) -> usize {
+        if !self.origin.is_here() {
+            return 0;
+        }
         // Its threads need no driving.
         self.shared.panic.resume();
         0

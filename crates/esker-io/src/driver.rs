@@ -5,6 +5,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::backend::Backend;
+use crate::origin::Origin;
 use crate::sync::{Arc, AtomicBool, JoinHandle, SeqCst, thread};
 
 /// A thread that drives a backend for as long as this is held.
@@ -18,7 +19,7 @@ use crate::sync::{Arc, AtomicBool, JoinHandle, SeqCst, thread};
 /// panic.
 ///
 /// Dropping it stops the thread and waits for it; what is in flight stays so until somebody
-/// drives again.
+/// drives again. In a child of a fork there is no thread to wait for.
 ///
 /// # Examples
 ///
@@ -50,6 +51,7 @@ pub struct DriverThread {
     stop: Arc<AtomicBool>,
     wake: Box<dyn Fn() + Send + Sync>,
     thread: Option<JoinHandle<thread::Result<()>>>,
+    origin: Origin,
 }
 
 impl DriverThread {
@@ -68,6 +70,7 @@ impl DriverThread {
             stop,
             wake: Box::new(move || backend.wake()),
             thread: Some(thread),
+            origin: Origin::new(),
         })
     }
 
@@ -81,6 +84,10 @@ impl DriverThread {
     }
 
     fn join(&mut self) -> thread::Result<()> {
+        if !self.origin.is_here() {
+            core::mem::forget(self.thread.take());
+            return Ok(());
+        }
         // SeqCst: as all that waiters ask for.
         self.stop.store(true, SeqCst);
         (self.wake)();

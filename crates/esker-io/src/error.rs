@@ -242,6 +242,13 @@ pub enum IoError {
         /// What the system said.
         source: Arc<io::Error>,
     },
+    /// The operation never reached the device: its backend belongs to the process that this one was
+    /// forked from. Another backend can be made here.
+    #[error("{context}: the backend belongs to the process that this one was forked from")]
+    Forked {
+        /// Where.
+        context: Context,
+    },
     /// Any other error of the operating system.
     #[error("{context}")]
     Os {
@@ -283,6 +290,7 @@ impl IoError {
             | Self::NoProgress { context, .. }
             | Self::NotStarted { context, .. }
             | Self::NotSubmitted { context, .. }
+            | Self::Forked { context }
             | Self::Os { context, .. } => context,
         }
     }
@@ -305,7 +313,8 @@ impl IoError {
             | Self::Misaligned { .. }
             | Self::OutOfRange { .. }
             | Self::NotStarted { .. }
-            | Self::NotSubmitted { .. } => true,
+            | Self::NotSubmitted { .. }
+            | Self::Forked { .. } => true,
             Self::NoProgress { .. } => false,
             Self::NoSpace { context, source } | Self::Os { context, source } => {
                 match context.operation {

@@ -18,6 +18,9 @@
 //!   ([`Backend::wait_until`], [`Backend::wait_for`]) drives completions for all, one at a time; the
 //!   others sleep. Without io_uring, where only threads make operations overlap, a bounded pool is
 //!   started with the first submission. A [`Pending`] is also a future, for any executor.
+//! - A backend serves the process that made it. In a child of a fork it refuses what is submitted
+//!   ([`IoError::Forked`]), completes nothing, and is dropped without waiting: what was in flight is
+//!   the parent's. Files, and what is executed, go on; a child that wants more makes a backend.
 //!
 //! It knows nothing of records or logs. Entries of the ring are never linked or drained: a link
 //! orders nothing across submissions, and linked write-and-sync chains cost several times more than
@@ -56,6 +59,7 @@ mod latency;
 mod memory;
 mod names;
 mod operation;
+mod origin;
 mod pool;
 mod registration;
 mod statistics;

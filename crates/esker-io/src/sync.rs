@@ -29,6 +29,12 @@ pub(crate) use std::sync::mpsc::channel;
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use std::thread::panicking;
 
+/// For what a process has once, whichever checker runs: no point of any schedule.
+pub(crate) mod of_the_process {
+    pub(crate) use std::sync::Once;
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+}
+
 #[cfg(esker_shuttle)]
 pub(crate) use imp::Mutex;
 #[cfg(not(esker_shuttle))]

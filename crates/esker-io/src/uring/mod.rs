@@ -40,6 +40,7 @@ use crate::error::IoError;
 use crate::file::{self, FileHandle};
 use crate::latency::Latencies;
 use crate::operation::{Action, Completion, Operation};
+use crate::origin::{self, Origin};
 use crate::registration::{RegisterError, Registration};
 use crate::statistics::Statistics;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, SeqCst, panicking};
@@ -97,6 +98,7 @@ struct Ring {
     waiters: Waiters,
     calls: Calls,
     slots: Slots,
+    origin: Origin,
     reason: String,
 }
 
@@ -144,6 +146,7 @@ impl Uring {
             calls: Calls::default(),
             reason: reason(config, entries, cq_entries, slots),
             slots: Slots::new(slots),
+            origin: Origin::new(),
         };
         Ok(Self {
             ring: Arc::new(ring),
@@ -192,6 +195,9 @@ impl Backend for Uring {
     file::names_and_files!();
 
     fn register(&self, memory: Box<dyn IoRegion>) -> Result<Registration, RegisterError> {
+        if !self.ring.origin.is_here() {
+            return Err(RegisterError::Unsupported);
+        }
         self.ring.register(memory).map(Registration::new)
     }
 
@@ -200,6 +206,9 @@ impl Backend for Uring {
             return;
         }
         let ring = &self.ring;
+        if !ring.origin.is_here() {
+            return origin::refuse(batch);
+        }
         let counters = &ring.calls.counters;
         let before = ring.in_flight.fetch_add(batch.len(), SeqCst);
         counters.batch(before + batch.len());
@@ -234,30 +243,49 @@ impl Backend for Uring {
     }
 
     fn in_flight(&self) -> usize {
+        if !self.ring.origin.is_here() {
+            return 0;
+        }
         self.ring.in_flight.load(SeqCst)
     }
 
     fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool {
         let ring = &*self.ring;
+        if !ring.origin.is_here() {
+            return origin::wait(ready, timeout);
+        }
         ring.waiters.wait(ring, Condition::Private(ready), timeout)
     }
 
     fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync), timeout: Option<Duration>) -> bool {
         let ring = &*self.ring;
+        if !ring.origin.is_here() {
+            return origin::wait(&mut || ready(), timeout);
+        }
         ring.waiters.wait(ring, Condition::Shared(ready), timeout)
     }
 
     fn wake(&self) {
-        self.ring.waiters.wake(&*self.ring);
+        if self.ring.origin.is_here() {
+            self.ring.waiters.wake(&*self.ring);
+        }
     }
 
     fn poll(&self) -> usize {
+        if !self.ring.origin.is_here() {
+            return 0;
+        }
         self.ring.waiters.poll(&*self.ring)
     }
 }
 
 impl Drop for Uring {
     fn drop(&mut self) {
+        if !self.ring.origin.is_here() {
+            // O2, O3: the queues are the parent's, and so is what is in them.
+            core::mem::forget(Arc::clone(&self.ring));
+            return;
+        }
         let ring = &*self.ring;
         let mut panic = None;
         // A sink that panics ends a wait early; the kernel still has the memory of the others.

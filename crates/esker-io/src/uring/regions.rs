@@ -95,6 +95,12 @@ impl Drop for Holder {
             return;
         };
         if let Some(ring) = region.ring.upgrade() {
+            if !ring.origin.is_here() {
+                // O2: the slot is the parent's.
+                core::mem::forget(region);
+                core::mem::forget(ring);
+                return;
+            }
             let regions = &mut ring.state.lock().regions;
             regions.retain(|other| !Arc::ptr_eq(other, &region));
         }

@@ -6,7 +6,7 @@ use std::process::Command;
 use esker_io::{AnyBackend, Backend, Uring, UringConfig, UringError, conformance};
 
 /// Runs an ignored test of this program in a process of its own, and demands that it passes.
-fn in_a_process_of_its_own(test: &str) {
+pub(crate) fn in_a_process_of_its_own(test: &str) {
     let output = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", test, "--ignored", "--nocapture"])
         .output()

@@ -6,6 +6,7 @@ mod configuration;
 mod fallback;
 mod faults;
 mod file_systems;
+mod forking;
 mod mounts;
 mod ordering;
 mod ownership;

@@ -11,14 +11,14 @@ use std::task::{Context, Waker};
 
 use esker_buf::IoBuf;
 use esker_io::{
-    AnyBackend, Backend, BackendExt, Blocking, Create, Direct, Durability, FileHandle, FileOptions,
+    AnyBackend, Backend, BackendExt, Blocking, Create, Durability, FileHandle, FileOptions,
     UringConfig,
 };
 
 use super::mounts::{Mounted, mount};
 
 /// Memory that says when it is freed.
-struct Tracked {
+pub(crate) struct Tracked {
     bytes: Vec<u8>,
     freed: Arc<AtomicBool>,
 }
@@ -42,7 +42,7 @@ impl Drop for Tracked {
     }
 }
 
-fn tracked() -> (Tracked, Arc<AtomicBool>) {
+pub(crate) fn tracked() -> (Tracked, Arc<AtomicBool>) {
     let freed = Arc::new(AtomicBool::new(false));
     let bytes = vec![7; 64 << 10];
     let memory = Tracked {
@@ -52,7 +52,7 @@ fn tracked() -> (Tracked, Arc<AtomicBool>) {
     (memory, freed)
 }
 
-fn backends() -> Vec<AnyBackend> {
+pub(crate) fn backends() -> Vec<AnyBackend> {
     let ring = |config| super::ring(config).map(AnyBackend::Uring);
     [
         Some(AnyBackend::Blocking(Blocking::new())),
@@ -65,7 +65,7 @@ fn backends() -> Vec<AnyBackend> {
 }
 
 /// Runs a case for each backend on a file whose writes wait until the case calls what it is given.
-fn frozen(case: impl Fn(AnyBackend, FileHandle, &mut dyn FnMut())) {
+pub(crate) fn frozen(case: impl Fn(AnyBackend, FileHandle, &mut dyn FnMut())) {
     let mounted = match mount("ext4", 16, Path::new(env!("CARGO_TARGET_TMPDIR"))) {
         Ok(mounted) => mounted,
         Err(why) => return println!("skipped: no ext4: {why}"),
@@ -196,50 +196,4 @@ fn a_panic_of_a_waiter_leaves_everything_in_flight() {
         backend.wait_until(&mut || backend.in_flight() == 0, None);
         assert!(freed.load(SeqCst));
     });
-}
-
-#[test]
-fn a_fork_takes_nothing_from_the_parent() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    for (number, backend) in backends().into_iter().enumerate() {
-        let path = dir.path().join(format!("log-{number}"));
-        let options = FileOptions::read_write()
-            .create(Create::New)
-            .direct(Direct::Try);
-        let file = backend.open(&path, &options).expect("a new file");
-        for round in 0..20 {
-            let pending: Vec<_> = (0..8)
-                .map(|at| {
-                    let mut buf = esker_buf::AlignedBuf::zeroed(65536, esker_buf::Alignment::BLOCK)
-                        .expect("memory");
-                    buf.fill(round + 1);
-                    backend.start_write(&file, at << 16, buf, Durability::Written)
-                })
-                .collect();
-            // SAFETY: the child calls nothing but `_exit`.
-            let child = unsafe { libc::fork() };
-            if child == 0 {
-                // SAFETY: as above; the parent's operations are none of its business.
-                unsafe { libc::_exit(0) };
-            }
-            assert!(child > 0, "{}", std::io::Error::last_os_error());
-            let reads: Vec<_> = pending
-                .into_iter()
-                .enumerate()
-                .map(|(at, write)| {
-                    let buf = write.wait(&backend).expect("it succeeds");
-                    // Memory that the child shares until one of the two writes to it.
-                    backend.start_read(&file, (at as u64) << 16, buf)
-                })
-                .collect();
-            for read in reads {
-                let (count, buf) = read.wait(&backend).expect("it succeeds");
-                assert_eq!(count, 65536);
-                assert!(buf.iter().all(|&byte| byte == round + 1));
-            }
-            let mut status = 0;
-            // SAFETY: `status` is good for writing one integer.
-            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        }
-    }
 }

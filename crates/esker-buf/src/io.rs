@@ -81,6 +81,19 @@ pub unsafe trait IoBufMut: IoBuf {
 /// From the moment a value is handed over until it is dropped, wherever it is moved meanwhile,
 /// [`region`](Self::region) gives the same answer, and the memory that it names stays allocated, by
 /// the same pages: it is not freed, not mapped anew, and not given back to the system in parts.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::{Alignment, BufferPool, HugePages, IoBuf, IoRegion};
+///
+/// let pool = BufferPool::new(2, 4096, Alignment::BLOCK, HugePages::Never)?;
+/// let buf = pool.take().expect("both are there");
+/// let (start, len_bytes) = pool.region();
+/// let offset = buf.stable_ptr().addr() - start.addr();
+/// assert!(offset + buf.len_bytes() <= len_bytes);
+/// # Ok::<(), esker_buf::AllocError>(())
+/// ```
 pub unsafe trait IoRegion: Send + Sync + 'static {
     /// The first byte and the length in bytes.
     fn region(&self) -> (*const u8, usize);

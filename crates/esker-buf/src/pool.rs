@@ -110,6 +110,21 @@ unsafe impl IoRegion for BufferPool {
 }
 
 /// A buffer of a [`BufferPool`], which has it back when this is dropped.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::{Alignment, BufferPool, HugePages, PoolBuf};
+///
+/// let pool = BufferPool::new(1, 512, Alignment::SECTOR, HugePages::Never)?;
+/// let mut buf: PoolBuf = pool.take().expect("it is there");
+/// buf[..5].copy_from_slice(b"esker");
+/// // It outlives the handle on its pool.
+/// let len_bytes = pool.len_bytes();
+/// drop(pool);
+/// assert_eq!((&buf[..5], buf.len()), (&b"esker"[..], len_bytes));
+/// # Ok::<(), esker_buf::AllocError>(())
+/// ```
 pub struct PoolBuf {
     shared: Arc<Shared>,
     /// Which one: nobody else has the number while this lives.

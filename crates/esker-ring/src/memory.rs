@@ -8,6 +8,19 @@ use crate::shared::Shared;
 use crate::sync::Arc;
 
 /// Holds the memory of a ring's buffers, extents excepted. Gives no access to it.
+///
+/// # Examples
+///
+/// ```
+/// use esker_buf::IoRegion;
+/// use esker_ring::{Ring, RingMemory};
+///
+/// let ring = Ring::builder().build()?;
+/// let memory: RingMemory = ring.memory();
+/// let (_, len_bytes) = memory.region();
+/// assert!(len_bytes >= ring.buffers() * ring.capacity_bytes());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct RingMemory {
     shared: Arc<Shared>,
 }

@@ -537,6 +537,18 @@ impl Ring {
     }
 
     /// The memory of the buffers, for a kernel that can be told of it once; extents have their own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_buf::IoRegion;
+    /// use esker_ring::Ring;
+    ///
+    /// let ring = Ring::builder().build()?;
+    /// let (_, len_bytes) = ring.memory().region();
+    /// assert!(len_bytes >= ring.buffers() * ring.capacity_bytes());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn memory(&self) -> RingMemory {
         RingMemory::of(&self.shared)

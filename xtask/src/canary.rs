@@ -147,6 +147,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     crash("lss-header-claims-its-base"),
     crash("lss-header-without-durable"),
     crash("lss-length-before-checksum"),
+    crash("lss-lock-not-waited-for"),
     crash("lss-recovery-stops-at-window"),
     crash("lss-recovery-without-names"),
     crash("lss-recovery-without-rewrite"),

@@ -43,7 +43,7 @@ pub(crate) fn lock<B: Backend>(
 ) -> Result<bool, IoError> {
     let mut left = timeout;
     loop {
-        if backend.try_lock(file)? {
+        if backend.try_lock(file)? || cfg!(esker_canary = "lss-lock-not-waited-for") {
             return Ok(true);
         }
         if left.is_zero() {

@@ -64,6 +64,8 @@ pub(crate) struct Machine {
     flying: Vec<Flying>,
     /// Writes of a process that was killed, still on their way, their files locked.
     late: Vec<Flying>,
+    /// In one of so many calls one of them lands.
+    late_one_in: u64,
     pub(crate) statistics: Statistics,
 }
 
@@ -93,6 +95,7 @@ impl Machine {
             queue: Vec::new(),
             flying: Vec::new(),
             late: Vec::new(),
+            late_one_in: 1,
             statistics: Statistics::default(),
         }
     }
@@ -121,7 +124,7 @@ impl Machine {
         if self.down {
             return Err(down(context()));
         }
-        if !self.late.is_empty() && self.dice.chance(1, 8) {
+        if !self.late.is_empty() && self.dice.chance(1, self.late_one_in) {
             self.land_late();
         }
         Ok(())

@@ -142,6 +142,8 @@ impl Machine {
                 node.write(number, at, &write.bytes[piece], false);
             }
         }
+        // Some arrive at once, others when whoever did not wait for the lock has long gone on.
+        next.late_one_in = 2 << (3 * next.dice.below(4));
         for late in &next.late {
             let held = self.nodes.get(&late.node).and_then(|node| node.lock);
             if held == Some(late.description)

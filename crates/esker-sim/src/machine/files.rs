@@ -60,7 +60,8 @@ impl Machine {
     pub(crate) fn close(&mut self, node: NodeId, description: u64) {
         if let Some(node) = self.nodes.get_mut(&node) {
             node.open = node.open.saturating_sub(1);
-            if node.lock == Some(description) {
+            // What has ended closes nothing itself: a lock goes with the last write in flight.
+            if node.lock == Some(description) && !self.down {
                 node.lock = None;
             }
         }

@@ -239,7 +239,16 @@ fn exhaust(name: &str, options: &Options, script: &[Step], more: &[usize]) {
             checked(name, (stop, seed), || {
                 check(&next, options, model.clone(), End::Kill, more)
             });
-            states += 2;
+            // What is still on its way lands beside the next life, unless that waits for the lock.
+            let mut torn = Dice::new(seed);
+            let next = sim.kill(&mut |_| match torn.chance(2, 3) {
+                true => Survival::Late,
+                false => Survival::drawn(&mut torn),
+            });
+            checked(name, (stop, seed), || {
+                check(&next, options, model.clone(), End::Kill, more)
+            });
+            states += 3;
         }
     }
     let what = format!("{states} states after {effects} effects");

@@ -56,7 +56,7 @@ impl Default for Options {
         Self {
             create: true,
             ordering: Ordering::TailLocalised,
-            buffers: 8,
+            buffers: 16,
             buffer_bytes: 1 << 20,
             huge_pages: HugePages::Try,
             evict_written: true,
@@ -92,7 +92,8 @@ impl Options {
         self
     }
 
-    /// How many flush buffers the ring has; 8 by default, at least 2, at most the window.
+    /// How many flush buffers the ring has; 16 by default, at least 2, at most the window. All are
+    /// allocated when the store is opened.
     #[must_use]
     pub fn buffers(mut self, buffers: usize) -> Self {
         self.buffers = buffers;

@@ -144,6 +144,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     crash("lss-checksum-without-address"),
     crash("lss-epoch-stays"),
     crash("lss-failed-sync-made-good"),
+    crash("lss-follows-what-is-written"),
     crash("lss-header-claims-its-base"),
     crash("lss-header-without-durable"),
     crash("lss-length-before-checksum"),

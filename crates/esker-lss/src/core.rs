@@ -27,6 +27,7 @@ use crate::stability::Frontier;
 use crate::superblock::SuperblockFile;
 use crate::sync::{AtomicU64, Mutex};
 use crate::syncing::Syncing;
+use crate::tasks::Tasks;
 use crate::trim::Marks;
 
 /// The open store. Invariants:
@@ -55,6 +56,8 @@ pub(crate) struct Core<B: Backend> {
     pub(crate) resident: Resident,
     pub(crate) commit: Commit,
     pub(crate) committer: Committer,
+    /// Tasks that follow the log. Nobody commits for them.
+    pub(crate) followers: Tasks,
     pub(crate) syncing: Syncing,
     pub(crate) poison: Arc<PoisonCell>,
     pub(crate) segments: Arc<SegmentSet<B>>,
@@ -86,13 +89,16 @@ impl<B: Backend> Core<B> {
         self.poison.set(Lsn::new(self.durable.lsn()), error);
         self.backend.wake();
         self.commit.tasks.reached(u64::MAX);
+        self.followers.reached(u64::MAX);
     }
 
     /// A flight has ended, and `cover` completes what it has made durable: A1 of `durable`. Whoever
     /// waits for the prefix goes on.
     pub(crate) fn end_flight(self: &Arc<Self>, flight: Flight, cover: impl FnOnce(&Frontier)) {
         if self.durable.end(flight, cover) {
-            self.commit.tasks.reached(self.durable.lsn());
+            let lsn = self.durable.lsn();
+            self.commit.tasks.reached(lsn);
+            self.followers.reached(lsn);
         }
         self.after_advance();
     }

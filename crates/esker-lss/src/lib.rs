@@ -40,6 +40,7 @@ mod core;
 mod dispatch;
 mod durable;
 mod error;
+mod follow;
 mod format;
 mod geometry;
 mod log;
@@ -76,6 +77,7 @@ mod write_error;
 
 pub use appender::Appender;
 pub use error::{Corruption, Damage, OpenError, ReadError, SpaceError};
+pub use follow::Follower;
 pub use geometry::{Geometry, GeometryError, Sizes};
 pub use lsn::{Lsn, ParseLsnError};
 pub use options::{Maintenance, Options};

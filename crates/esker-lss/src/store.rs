@@ -16,6 +16,7 @@ use crate::core::{Core, Counters};
 use crate::dispatch::Queue;
 use crate::durable::Durable;
 use crate::error::{OpenError, ReadError};
+use crate::follow::Follower;
 use crate::format::record::{self, RecordSeal};
 use crate::format::slot;
 use crate::geometry::{Geometry, Sizes};
@@ -32,6 +33,7 @@ use crate::stability::Frontier;
 use crate::superblock::SuperblockFile;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::syncing::Syncing;
+use crate::tasks::Tasks;
 use crate::trim::Marks;
 use crate::until_durable::UntilDurable;
 use crate::write_error::{
@@ -336,6 +338,43 @@ impl<B: Backend> Store<B> {
     /// [`ReadError`] when the range cannot be read; the iterator ends after its first error.
     pub fn scan(&self, range: impl RangeBounds<Lsn>) -> Result<Scan<'_, B>, ReadError> {
         self.core.scan(&range)
+    }
+
+    /// The records from `from` on, each as soon as it is durable: those that are there, and those to
+    /// come. `from` is a record's address, or [`first`](Self::first) for all.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Trimmed`] below where the log begins, and [`ReadError::BeyondEnd`] past its end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use esker_lss::{AnyBackend, Options, Store};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = Store::open(dir.path(), AnyBackend::auto(), Options::default())?;
+    /// let lsn = store.append_durable(b"history")?;
+    /// assert_eq!(store.follow(lsn)?.next().transpose()?.map(|record| record.lsn), Some(lsn));
+    ///
+    /// let mut follower = store.follow_new();
+    /// std::thread::scope(|scope| {
+    ///     let reader = scope.spawn(move || follower.next());
+    ///     store.append_durable(b"news")?;
+    ///     let record = reader.join().expect("no panic").expect("no end")?;
+    ///     assert_eq!(record.payload, b"news");
+    ///     Ok::<(), Box<dyn std::error::Error>>(())
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn follow(&self, from: Lsn) -> Result<Follower<'_, B>, ReadError> {
+        Follower::new(&self.core, from)
+    }
+
+    /// The records that are appended from now on, each as soon as it is durable: otherwise as
+    /// [`follow`](Self::follow).
+    #[must_use]
+    pub fn follow_new(&self) -> Follower<'_, B> {
+        Follower::at_end(&self.core)
     }
 
     /// Gives up what lies below `lsn`, as far as whole segments can be freed, and returns the
@@ -667,6 +706,7 @@ fn open<B: Backend>(
         resident: Resident::new(options.buffers, options.evict_written),
         commit: Commit::new(options.commit_writes, options.gather),
         committer: Committer::default(),
+        followers: Tasks::default(),
         syncing: Syncing::default(),
         poison: Arc::default(),
         marks: Marks::new(recovered.boundaries.into_values(), geometry.segment_bytes()),

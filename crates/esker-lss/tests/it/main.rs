@@ -9,6 +9,7 @@ mod appending;
 mod commit;
 mod concurrency;
 mod faulty;
+mod follow;
 mod forking;
 mod futures;
 mod idle;

@@ -241,6 +241,27 @@ impl Model {
         Ok(())
     }
 
+    /// Whoever follows the log gets every record below the durable end, and no other: what it has got
+    /// is there for good.
+    pub(crate) fn followed(&mut self, store: &Store<Sim>) -> Result<(), ReadError> {
+        let durable = self.below(store.durable());
+        let mut follower = store.follow(store.first())?;
+        let mut records = Records::new();
+        loop {
+            match follower.try_next() {
+                Ok(Some(record)) => records.push((record.lsn, record.payload)),
+                // Nothing more becomes durable after a failed write.
+                Ok(None) | Err(ReadError::Lost { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let skipped = self.below(store.first());
+        self.check_found(skipped, &records);
+        assert!(skipped + records.len() >= durable, "it was durable");
+        self.is_durable(skipped + records.len());
+        Ok(())
+    }
+
     fn below(&self, first: Lsn) -> usize {
         self.log
             .partition_point(|entry| entry.lsn.is_some_and(|lsn| lsn < first))

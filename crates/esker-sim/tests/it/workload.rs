@@ -24,7 +24,7 @@ pub(crate) enum Step {
     Scan,
     Trim(u64),
     Maintain,
-    /// Looks at the store from outside, beside the writer.
+    /// Looks at the store from outside, beside the writer, and follows it from within.
     Look,
     /// Completes so many operations.
     Poll(u64),
@@ -229,6 +229,8 @@ impl Bench {
             Step::Look => {
                 let looked = self.model.look_beside(&self.sim, &self.store);
                 self.pass(step, looked)?;
+                let followed = self.model.followed(&self.store);
+                self.pass(step, followed)?;
             }
             Step::Poll(count) => {
                 for _ in 0..count {

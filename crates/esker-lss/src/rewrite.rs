@@ -132,3 +132,68 @@ impl<B: Backend> Visitor for Rewriter<'_, B> {
         self.failure.is_none()
     }
 }
+
+#[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
+mod tests {
+    use std::time::Duration;
+
+    use esker_io::Blocking;
+
+    use super::*;
+    use crate::recovery::{Tail, recover};
+    use crate::testing::LogBuilder;
+
+    /// Five slots, of which the first two are proven to be durable.
+    fn log() -> LogBuilder {
+        let mut log = LogBuilder::new();
+        for len in [10, 1000, 3000, 0, 5000] {
+            log.slot(len, 2);
+        }
+        log
+    }
+
+    fn segments(log: &LogBuilder) -> Arc<SegmentSet<Blocking>> {
+        let backend = Arc::new(Blocking::new());
+        let geometry = log.superblock.geometry;
+        let set =
+            SegmentSet::open_to_write(&backend, log.path(), geometry, Lsn::ZERO, Duration::ZERO);
+        Arc::new(set.expect("nobody else has it"))
+    }
+
+    #[test]
+    fn what_is_written_again_is_what_was_there() {
+        let log = log();
+        let (segments, len) = (segments(&log), to_usize(log.at.lsn.get()));
+        let before = log.read(0, len);
+        let found = recover(&segments, &log.superblock).expect("intact");
+        assert_eq!(found.durable, log.slots[2].lsn);
+        let kept = rewrite(&segments, &log.superblock, found.clone()).expect("intact");
+        assert_eq!(kept, found);
+        assert!(log.read(0, len) == before);
+    }
+
+    /// A page cache forgets what it could not write, and the disk has something else in its place.
+    #[test]
+    fn what_cannot_be_read_again_is_not_kept() {
+        for forgotten in [4, 3, 2, 1] {
+            let log = log();
+            let segments = segments(&log);
+            let found = recover(&segments, &log.superblock).expect("intact");
+            assert_eq!(found.end, log.at);
+            let slot = log.slots[forgotten].lsn;
+            log.flip(slot.get() + 60);
+            let kept = rewrite(&segments, &log.superblock, found);
+            if slot >= log.slots[2].lsn {
+                let kept = kept.expect("nothing proves that it was durable");
+                assert_eq!(kept.end.lsn, slot);
+                assert!(matches!(kept.tail, Tail::Torn { .. }), "{kept:?}");
+            } else {
+                let error = kept.expect_err("it was durable");
+                assert!(
+                    matches!(&error, OpenError::Corrupt(damage) if damage.lsn == slot),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::args::Framing;
 use crate::failure::Failure;
-use crate::split::{Chunk, Source, SourceError, SplitError, Splitter};
+use crate::split::{Chunk, READ_BYTES, Source, SourceError, SplitError, Splitter};
 use crate::system::{Stop, wait};
 
 /// Files, and standard input among them, cut into records.
@@ -92,7 +92,12 @@ impl Input {
                     InputError::Failed(format!("cannot read {}: {error}", name(&file)))
                 })?;
                 self.opened.push((self.records, file));
-                self.current = Some(Splitter::new(source, self.framing, self.max_record_bytes));
+                self.current = Some(Splitter::new(
+                    source,
+                    self.framing,
+                    self.max_record_bytes,
+                    READ_BYTES,
+                ));
             }
             let filled = self
                 .current

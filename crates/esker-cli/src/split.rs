@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use crate::args::Framing;
 
-/// How much is read at a time.
-const READ_BYTES: usize = 1 << 20;
+/// How much the command reads at a time.
+pub(crate) const READ_BYTES: usize = 1 << 20;
 
-/// A chunk's memory is given back when an outsized record has made it larger than this.
-const KEPT_BYTES: usize = 4 * READ_BYTES;
+/// A chunk's memory is given back when an outsized record has made it larger than so many reads.
+const KEPT_READS: usize = 4;
 
 /// Where bytes come from.
 pub(crate) trait Source {
@@ -91,6 +91,7 @@ pub(crate) struct Splitter<S> {
     source: S,
     framing: Framing,
     max_record_bytes: u64,
+    read_bytes: usize,
     /// The beginning of a record that is not all there yet.
     rest: Vec<u8>,
     /// Where `rest` begins in the source.
@@ -103,12 +104,18 @@ pub(crate) struct Splitter<S> {
 }
 
 impl<S: Source> Splitter<S> {
-    /// Takes a source from its start.
-    pub(crate) fn new(source: S, framing: Framing, max_record_bytes: u64) -> Self {
+    /// Takes a source from its start, `read_bytes` at a time.
+    pub(crate) fn new(
+        source: S,
+        framing: Framing,
+        max_record_bytes: u64,
+        read_bytes: usize,
+    ) -> Self {
         Self {
             source,
             framing,
             max_record_bytes,
+            read_bytes,
             rest: Vec::new(),
             offset: 0,
             records: 0,
@@ -134,7 +141,7 @@ impl<S: Source> Splitter<S> {
         if self.ended {
             return Ok(false);
         }
-        if chunk.bytes.len() > KEPT_BYTES {
+        if chunk.bytes.len() > KEPT_READS * self.read_bytes {
             chunk.bytes = Vec::new();
         }
         let mut filled = self.rest.len();
@@ -147,8 +154,10 @@ impl<S: Source> Splitter<S> {
         loop {
             // Room for a whole read, and at least half as much again as there is: a long record
             // costs no more than its length over and over.
-            if chunk.bytes.len() < filled + READ_BYTES {
-                chunk.bytes.resize(filled + READ_BYTES.max(filled / 2), 0);
+            if chunk.bytes.len() < filled + self.read_bytes {
+                chunk
+                    .bytes
+                    .resize(filled + self.read_bytes.max(filled / 2), 0);
             }
             let read = self.source.read(&mut chunk.bytes[filled..]);
             let error = match read {
@@ -320,7 +329,7 @@ mod tests {
             bytes,
             lens: lens.iter().cycle(),
         };
-        let mut splitter = Splitter::new(source, framing, max);
+        let mut splitter = Splitter::new(source, framing, max, READ_BYTES);
         let mut chunk = Chunk::default();
         let mut records = Vec::new();
         loop {
@@ -442,7 +451,7 @@ mod tests {
                 Ok(5)
             }
         }
-        let mut splitter = Splitter::new(Stops(false), Framing::Lines, 100);
+        let mut splitter = Splitter::new(Stops(false), Framing::Lines, 100, READ_BYTES);
         let mut chunk = Chunk::default();
         assert!(splitter.fill(&mut chunk).unwrap());
         assert_eq!(chunk.every(0, 1).collect::<Vec<_>>(), [b"a"]);
@@ -460,7 +469,7 @@ mod tests {
             bytes: b"0\n1\n2\n3\n4\n",
             lens: [usize::MAX].iter().cycle(),
         };
-        let mut splitter = Splitter::new(source, Framing::Lines, 100);
+        let mut splitter = Splitter::new(source, Framing::Lines, 100, READ_BYTES);
         let mut chunk = Chunk::default();
         splitter.fill(&mut chunk).unwrap();
         assert_eq!(chunk.every(1, 2).collect::<Vec<_>>(), [b"1", b"3"]);

@@ -6,6 +6,9 @@ use crate::split::{Chunk, Source, SourceError, Splitter};
 
 const MAX_RECORD_BYTES: u64 = 300;
 
+/// Less than a record takes, so that records are cut by the ends of reads too.
+const READ_BYTES: usize = 256;
+
 /// Gives bytes in pieces of one length.
 struct Pieces<'b>(&'b [u8], usize);
 
@@ -21,7 +24,7 @@ impl Source for Pieces<'_> {
 
 /// The records, and whether that was all.
 fn cut(bytes: &[u8], framing: Framing, piece: usize) -> (Vec<Vec<u8>>, bool) {
-    let mut splitter = Splitter::new(Pieces(bytes, piece), framing, MAX_RECORD_BYTES);
+    let mut splitter = Splitter::new(Pieces(bytes, piece), framing, MAX_RECORD_BYTES, READ_BYTES);
     let (mut chunk, mut records) = (Chunk::default(), Vec::new());
     loop {
         match splitter.fill(&mut chunk) {

@@ -158,6 +158,8 @@ pub(crate) const CANARIES: &[Canary] = &[
     crash("lss-superblock-first-copy-first"),
     crash("lss-superblock-one-copy"),
     crash("lss-sync-covers-later-writes"),
+    crash("lss-sync-of-the-last-segment"),
+    crash("lss-trim-frees-one-more"),
     crash("lss-trim-removes-first"),
     crash("lss-written-is-durable"),
     canary(Catcher::Kill, "esker-cli", CLI_ACK_BEFORE_DURABLE),

@@ -395,9 +395,12 @@ impl<B: Backend> Core<B> {
         let Some((next, end)) = mark else {
             return (self.start.seq, Vec::new());
         };
-        let files = self
-            .segments
-            .files(Lsn::new(self.durable.lsn()), Lsn::new(end));
+        let from = if cfg!(esker_canary = "lss-sync-of-the-last-segment") {
+            end.saturating_sub(1)
+        } else {
+            self.durable.lsn()
+        };
+        let files = self.segments.files(Lsn::new(from), Lsn::new(end));
         (next, files)
     }
 

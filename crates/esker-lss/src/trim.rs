@@ -93,8 +93,13 @@ impl<B: Backend> Core<B> {
         // Release: pairs with the acquire in `first`.
         self.first.store(boundary.lsn.get(), Ordering::Release);
         self.marks.trimmed(boundary.lsn, segment_bytes);
+        let freed_below = if cfg!(esker_canary = "lss-trim-frees-one-more") {
+            Lsn::new(lsn.get() + segment_bytes)
+        } else {
+            boundary.lsn
+        };
         self.segments
-            .remove_below(boundary.lsn, self.options.spare_segments, self)
+            .remove_below(freed_below, self.options.spare_segments, self)
             .map_err(TrimError::Remove)?;
         Ok(boundary.lsn)
     }

@@ -1,5 +1,6 @@
 //! The work that nobody waits for.
 //!
+//! - Commits by time, if the options ask for them.
 //! - Space: the next segment is made before the log reaches it.
 //! - Checkpoint: recovery starts no further back than about a segment behind the durable end.
 //! - Stability: when the store falls idle, one more slot says that what was written before it is
@@ -19,12 +20,15 @@ use crate::dispatch::By;
 use crate::error::SpaceError;
 use crate::format::record;
 use crate::sync::{
-    AtomicBool, AtomicU64, JoinHandle, Mutex, Ordering, Parker, Unparker, fence, spawn,
+    AtomicBool, AtomicU64, Instant, JoinHandle, Mutex, Ordering, Parker, Unparker, fence, spawn,
 };
 use crate::write_error::MaintainError;
 
 /// The beat while there is activity and no idle time is configured.
 const DEFAULT_BEAT: Duration = Duration::from_millis(10);
+
+/// The beat is never shorter, whatever is asked for.
+const SHORTEST_BEAT: Duration = Duration::from_millis(1);
 
 /// What the maintenance thread and those who give it work share.
 #[derive(Default)]
@@ -49,6 +53,8 @@ struct Progress {
     tail: Option<u64>,
     /// The durable prefix ended here when the last stability slot was durable.
     stable_seq: u64,
+    /// When the last commit by time began.
+    committed: Option<Instant>,
 }
 
 /// What is left to do after a call of `maintain`.
@@ -113,12 +119,17 @@ impl<B: Backend> Core<B> {
     fn run_maintenance(self: &Arc<Self>, parker: &Parker) {
         let maintainer = &self.maintenance;
         let beat = self.options.idle.unwrap_or(DEFAULT_BEAT);
+        // An append into an open buffer wakes nobody: whoever commits by time has to look.
+        let (beat, always) = match self.options.commit_every {
+            Some(every) => (beat.min(every).max(SHORTEST_BEAT), true),
+            None => (beat, false),
+        };
         // Acquire: pairs with the release in `stop`.
         while !maintainer.stop.load(Ordering::Acquire) {
             let before = maintainer.handed_over.load(Ordering::Relaxed);
             // A failure shows in every append and commit; here there is nobody to tell.
             let left = self.maintain().unwrap_or(Left::Later);
-            if left == Left::Later && self.poison.get().is_none() {
+            if (left == Left::Later || always) && self.poison.get().is_none() {
                 parker.park_timeout(beat);
                 continue;
             }
@@ -139,11 +150,12 @@ impl<B: Backend> Core<B> {
     pub(crate) fn maintain(self: &Arc<Self>) -> Result<Left, MaintainError> {
         self.check_poison()?;
         let mut progress = self.maintenance.progress.lock();
+        self.commit_by_time(&mut progress);
         self.move_checkpoint()?;
         self.prepare_space()?;
         let tail = self.ring.tail();
         let written_since = tail - progress.tail.replace(tail).unwrap_or(tail);
-        let made_spare = self.prepare_spare(written_since)?;
+        let made_spare = self.prepare_spare(written_since, &mut progress)?;
         // Relaxed: a beat more or less makes no difference.
         let handed_over = self.maintenance.handed_over.load(Ordering::Relaxed);
         let active = handed_over != progress.seen;
@@ -156,6 +168,18 @@ impl<B: Backend> Core<B> {
             progress.seen = self.maintenance.handed_over.load(Ordering::Relaxed);
         }
         Ok(Left::Nothing)
+    }
+
+    /// Commits everything that has been appended, if it is time.
+    fn commit_by_time(self: &Arc<Self>, progress: &mut Progress) {
+        let Some(every) = self.options.commit_every else {
+            return;
+        };
+        if progress.committed.is_none_or(|at| at.elapsed() >= every) {
+            progress.committed = Some(Instant::now());
+            // A failure poisons the store, which every append and commit says.
+            let _poisoned = self.wait_durable_to(self.end_of_appended());
+        }
     }
 
     /// Records where recovery may start, once the durable end has entered another segment.
@@ -213,13 +237,21 @@ impl<B: Backend> Core<B> {
     /// Has a spare segment, written with zeroes, ready for when the next one is needed; unless the
     /// log is written so fast that this would take the device from those who write it.
     /// Whether it made one.
-    fn prepare_spare(self: &Arc<Self>, written_since: u64) -> Result<bool, SpaceError> {
+    fn prepare_spare(
+        self: &Arc<Self>,
+        written_since: u64,
+        progress: &mut Progress,
+    ) -> Result<bool, SpaceError> {
         let is_busy = written_since > self.geometry.segment_bytes() / 16;
         if is_busy || self.segments.spares() >= self.options.spare_segments {
             return Ok(false);
         }
-        // Acquire: pairs with the release in `Maintainer::stop`.
-        let mut keep_going = || !self.maintenance.stop.load(Ordering::Acquire);
+        let mut keep_going = || {
+            // It takes longer than the time between two commits.
+            self.commit_by_time(progress);
+            // Acquire: pairs with the release in `Maintainer::stop`.
+            !self.maintenance.stop.load(Ordering::Acquire)
+        };
         match self.segments.prepare_spare(&mut keep_going, self) {
             Ok(made) => Ok(made),
             Err(SpaceError::NoSpace(_)) => Ok(false),

@@ -18,6 +18,17 @@ pub enum Maintenance {
 
 /// How a store is created and opened. The defaults suit a machine with few cores and an SSD.
 ///
+/// # When records become durable
+///
+/// | policy | how | what an append that has returned promises |
+/// |---|---|---|
+/// | immediate | [`append_durable`](crate::Store::append_durable), or a wait for each record | the record, and all before it, are durable; those who wait share device writes |
+/// | in groups | appends, then one wait, future or [`flush`](crate::Store::flush) for all of them | nothing before that |
+/// | at most k in flight | [`commit_writes`](Self::commit_writes) | as those above; how many commits write at a time |
+/// | by size | [`sync_every_bytes`](Self::sync_every_bytes), always on | nothing; no more than so many bytes are written and not durable, or about to be |
+/// | by time | [`commit_every`](Self::commit_every) | nothing; it is durable within about this time |
+/// | manual | none of these | nothing; what is in a full buffer is written |
+///
 /// The block, segment, record and window sizes are fixed when the store is created and ignored when
 /// it is opened again; the rest holds for as long as the store is open.
 ///
@@ -47,6 +58,7 @@ pub struct Options {
     pub(crate) spare_segments: usize,
     pub(crate) lock_timeout: Duration,
     pub(crate) idle: Option<Duration>,
+    pub(crate) commit_every: Option<Duration>,
     pub(crate) maintenance: Maintenance,
     pub(crate) store_id: Option<u64>,
 }
@@ -70,6 +82,7 @@ impl Default for Options {
             spare_segments: 1,
             lock_timeout: Duration::from_secs(2),
             idle: Some(Duration::from_millis(10)),
+            commit_every: None,
             maintenance: Maintenance::Thread,
             store_id: None,
         }
@@ -203,6 +216,22 @@ impl Options {
     #[must_use]
     pub fn idle(mut self, idle: Option<Duration>) -> Self {
         self.idle = idle;
+        self
+    }
+
+    /// After how long at most everything that has been appended is committed, whether anybody waits
+    /// for it or not; `None`, the default, for never.
+    ///
+    /// So a crash takes no more with it than what was appended within this time and the time of one
+    /// commit, as long as the device and the scheduler keep up. It promises nothing of a single
+    /// record: who has to know waits for it, or asks [`Store::durable`](crate::Store::durable).
+    /// The maintenance thread does it, which then wakes this often, or once a
+    /// millisecond, also while nothing is appended; with
+    /// [`Maintenance::Manual`] each call of [`maintain`](crate::Store::maintain) commits if this time
+    /// has passed since the last that did.
+    #[must_use]
+    pub fn commit_every(mut self, time: Option<Duration>) -> Self {
+        self.commit_every = time;
         self
     }
 

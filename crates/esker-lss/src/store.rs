@@ -432,7 +432,8 @@ impl<B: Backend> Store<B> {
     }
 
     /// Does the work in the background once, for a store without a thread of its own
-    /// ([`Maintenance::Manual`]): commits what futures wait for, makes the next segment, moves the
+    /// ([`Maintenance::Manual`]): commits what futures wait for, and what
+    /// [`Options::commit_every`] asks for, makes the next segment, moves the
     /// checkpoint, and, if nothing was written since the last call, leaves a stability slot.
     ///
     /// # Errors
@@ -529,7 +530,7 @@ impl<B: Backend> Core<B> {
 
     /// The end of everything that was appended before the call, as an address that a prefix can
     /// reach: the last record's, plus one, or the open buffer's base if it is empty.
-    fn end_of_appended(&self) -> u64 {
+    pub(crate) fn end_of_appended(&self) -> u64 {
         let tail = self.ring.tail();
         let (_, base) = self.ring.current();
         if tail <= base + slot::HEADER_BYTES as u64 {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use esker_lss::{CommitError, Lsn, Store};
+use esker_lss::{CommitError, Lsn, Maintenance, Store};
 
 use crate::faulty::Faulty;
-use crate::support::{append_times, open, open_with, small};
+use crate::support::{append_times, backends, open, open_with, small};
 
 #[test]
 fn a_wait_returns_only_when_the_durable_prefix_is_past_the_record() {
@@ -112,4 +113,47 @@ fn the_window_is_kept_and_never_blocks_for_good() {
         assert!(behind <= store.info().expect("info").window_bytes);
     }
     store.flush().expect("flushes");
+}
+
+#[test]
+fn a_store_that_commits_by_time_makes_durable_what_nobody_waits_for() {
+    let every = Duration::from_millis(2);
+    for backend in backends() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = small()
+            .commit_every(Some(every))
+            .maintenance(Maintenance::Thread);
+        let store = Store::open(dir.path(), backend, options).expect("opens");
+        for round in 0..5 {
+            let lsn = store.append(&[round; 100]).expect("appends");
+            let begun = Instant::now();
+            while store.durable() <= lsn {
+                assert!(begun.elapsed() < Duration::from_secs(60), "nobody commits");
+                std::thread::sleep(every);
+            }
+        }
+    }
+}
+
+#[test]
+fn each_call_of_maintain_commits_once_its_time_has_come() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open_with(
+        dir.path(),
+        small().idle(None).commit_every(Some(Duration::ZERO)),
+    );
+    for round in 0..5 {
+        let lsn = store.append(&[round; 100]).expect("appends");
+        assert!(store.durable() <= lsn, "not before");
+        store.maintain().expect("maintains");
+        assert!(store.durable() > lsn);
+    }
+    drop(store);
+    let dir = tempfile::tempdir().expect("a directory");
+    let hour = Some(Duration::from_secs(3600));
+    let store = open_with(dir.path(), small().idle(None).commit_every(hour));
+    store.maintain().expect("maintains");
+    let lsn = store.append(b"later").expect("appends");
+    store.maintain().expect("maintains");
+    assert!(store.durable() <= lsn, "its time has not come");
 }

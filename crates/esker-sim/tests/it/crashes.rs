@@ -424,3 +424,30 @@ fn a_buffer_filled_to_its_last_byte_is_written_when_the_store_falls_idle() {
     }
     store.wait_durable(lsn).expect("it is written");
 }
+
+/// Nobody waits for any record: what the maintenance has committed by time is there after a crash.
+#[test]
+fn what_is_committed_by_time_survives() {
+    for seed in 0..40 {
+        let mut dice = Dice::new(seed);
+        let options = small(Ordering::TailLocalised).commit_every(Some(std::time::Duration::ZERO));
+        let sim = Sim::with(SimOptions::new(seed).alone(true));
+        let mut model = Model::default();
+        let store = recover(&sim, &options, &mut model, End::Power).expect("opens");
+        for _ in 0..5 {
+            for _ in 0..dice.below(8) {
+                let payload = model.payload(dice.index(3000));
+                model.appended(store.append(&payload).expect("appends"), payload);
+            }
+            if dice.chance(2, 3) {
+                store.maintain().expect("maintains");
+                model.is_durable(model.len());
+            }
+        }
+        sim.stop();
+        drop(store);
+        let count = sim.undurable().len();
+        let next = sim.crash(&mut drawn_choice(&mut dice, count));
+        drop(recover(&next, &options, &mut model, End::Power).expect("opens"));
+    }
+}

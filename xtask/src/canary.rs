@@ -74,7 +74,7 @@ const fn shared(name: &'static str) -> Canary {
 pub(crate) const CLI_ACK_BEFORE_DURABLE: &str = "cli-ack-before-durable";
 
 /// The ones that `cargo xtask crash --canaries` has to catch, besides whoever is named for each.
-pub(crate) const CRASH: &[&str] = &[CLI_ACK_BEFORE_DURABLE];
+pub(crate) const CRASH: &[&str] = &[CLI_ACK_BEFORE_DURABLE, "lss-written-is-durable"];
 
 /// The ones that `cargo xtask faults --canaries` has to catch, besides whoever is named for each.
 /// With the cases that meet them.

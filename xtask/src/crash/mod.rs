@@ -409,6 +409,9 @@ impl Trial<'_> {
             of.get(index).copied().unwrap_or_default()
         };
         let cut = match number % 4 {
+            0 if number.is_multiple_of(8) && !cuts.uncovered.is_empty() => {
+                pick(self.random, &cuts.uncovered)
+            }
             0 => pick(self.random, &cuts.marks),
             1 => pick(self.random, &cuts.flushes),
             _ => self.random.random_range(0..=events.len()),
@@ -654,19 +657,34 @@ fn look(esker: &Esker, history: &History, known: &Known, go_on: bool) -> Result<
 
 /// Where a crash is worth while.
 struct Cuts {
-    /// Right behind each mark.
+    /// Right behind each acknowledgement.
     marks: Vec<usize>,
+    /// Those of them before which something was written and not flushed: it may be what they are of.
+    uncovered: Vec<usize>,
     /// Right before each flush.
     flushes: Vec<usize>,
 }
 
 fn cuts(events: &[Event]) -> Cuts {
     let numbered = || events.iter().enumerate();
+    let mut is_covered = true;
+    let (mut marks, mut uncovered) = (Vec::new(), Vec::new());
+    for (number, event) in numbered() {
+        match event {
+            Event::Write { .. } | Event::Discard { .. } => is_covered = false,
+            Event::Flush => is_covered = true,
+            Event::Mark(Mark::Acknowledged { .. }) => {
+                marks.push(number + 1);
+                if !is_covered {
+                    uncovered.push(number + 1);
+                }
+            }
+            Event::Mark(_) => {}
+        }
+    }
     Cuts {
-        marks: numbered()
-            .filter(|(_, event)| matches!(event, Event::Mark(Mark::Acknowledged { .. })))
-            .map(|(number, _)| number + 1)
-            .collect(),
+        marks,
+        uncovered,
         flushes: numbered()
             .filter(|(_, event)| **event == Event::Flush)
             .map(|(number, _)| number)

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use esker_benches::cpu_time;
@@ -28,6 +29,14 @@ pub(crate) enum Workload {
         record: usize,
         milliseconds: u64,
     },
+    /// One thread appends so many records at a time, and waits until they are durable.
+    Outstanding {
+        outstanding: usize,
+        record: usize,
+        milliseconds: u64,
+    },
+    /// One thread appends durably, another waits for each record and sees it.
+    Tail { record: usize, milliseconds: u64 },
     /// Threads append as fast as they can; one sync at the end, or one every so often as well.
     Flat {
         threads: usize,
@@ -111,6 +120,15 @@ impl Visit for Run<'_> {
                 record,
                 milliseconds,
             } => durable::<L>(dir, threads, 0, record, milliseconds),
+            Workload::Outstanding {
+                outstanding,
+                record,
+                milliseconds,
+            } => many::<L>(dir, outstanding, record, milliseconds),
+            Workload::Tail {
+                record,
+                milliseconds,
+            } => tail::<L>(dir, record, milliseconds),
             Workload::Flat {
                 threads,
                 record,
@@ -245,9 +263,7 @@ fn durable<L: Log>(
             }
             if warm.load(Ordering::Relaxed) {
                 if thread < writers {
-                    latencies.saturating_record(
-                        u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX),
-                    );
+                    latencies.saturating_record(nanoseconds(begun.elapsed()));
                 }
                 done += 1;
             }
@@ -281,20 +297,105 @@ fn durable<L: Log>(
     let histogram = histograms.into_inner();
     let records = appended.into_inner();
     log.close()?;
-    let quantile = |q| {
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let microseconds = histogram.value_at_quantile(q) as f64 / 1e3;
-        Some(microseconds)
-    };
-    Ok(Figures {
+    let figures = Figures {
         records,
         bytes: records * record as u64,
         reads: (readers > 0).then(|| read.into_inner()),
+        ..figures?
+    };
+    Ok(with_latencies(figures, &histogram))
+}
+
+/// Figures with what a histogram of nanoseconds says.
+fn with_latencies(figures: Figures, histogram: &Histogram<u64>) -> Figures {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let quantile = |q| Some(histogram.value_at_quantile(q) as f64 / 1e3);
+    Figures {
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
         p999_us: quantile(0.999),
-        ..figures?
-    })
+        ..figures
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Appends `outstanding` records at a time from one thread.
+fn many<L: Log>(
+    dir: &Path,
+    outstanding: usize,
+    record: usize,
+    milliseconds: u64,
+) -> Outcome<Figures> {
+    if !L::ABOUT.appends {
+        return Err("it has no append that is not durable".into());
+    }
+    let log = L::open(dir)?;
+    let bytes = payload(record);
+    let mut writer = log.writer(0)?;
+    let mut latencies = histogram()?;
+    let warm = Instant::now();
+    while warm.elapsed() < Duration::from_millis(milliseconds / 5) {
+        log.append_many(&mut writer, &bytes, outstanding)?;
+    }
+    let meter = Meter::start(dir)?;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(milliseconds) {
+        let begun = Instant::now();
+        log.append_many(&mut writer, &bytes, outstanding)?;
+        latencies.saturating_record_n(nanoseconds(begun.elapsed()), outstanding as u64);
+    }
+    let records = latencies.len();
+    let figures = meter.end(records, records * record as u64);
+    log.finish(writer)?;
+    log.close()?;
+    Ok(with_latencies(figures, &latencies))
+}
+
+/// Appends durably, each record when a reader has seen the one before; the latencies are from when
+/// the append had returned to when the reader had the record.
+fn tail<L: Log>(dir: &Path, record: usize, milliseconds: u64) -> Outcome<Figures> {
+    let log = L::open(dir)?;
+    let bytes = payload(record);
+    let stop = AtomicBool::new(false);
+    let (saw, sees) = mpsc::channel();
+    let mut latencies = histogram()?;
+    let figures = std::thread::scope(|scope| -> Outcome<Figures> {
+        let (log, stop) = (&log, &stop);
+        let reader = scope.spawn(move || {
+            // What is sent first says that it follows.
+            let tell = || saw.send(Instant::now()).is_ok();
+            let ready = || {
+                tell();
+            };
+            log.follow(&ready, &|| tell() && !stop.load(Ordering::Relaxed))
+        });
+        let follows = sees.recv().is_ok();
+        let mut writer = log.writer(0)?;
+        let meter = Meter::start(dir)?;
+        let start = Instant::now();
+        while follows && !stop.load(Ordering::Relaxed) {
+            if start.elapsed() >= Duration::from_millis(milliseconds) {
+                stop.store(true, Ordering::Relaxed);
+            }
+            log.append_durable(&mut writer, &bytes)?;
+            let acknowledged = Instant::now();
+            let Ok(seen) = sees.recv_timeout(PATIENCE) else {
+                stop.store(true, Ordering::Relaxed);
+                break;
+            };
+            latencies.saturating_record(nanoseconds(seen - acknowledged).max(1));
+        }
+        let records = latencies.len();
+        let figures = meter.end(records, records * record as u64);
+        log.finish(writer)?;
+        reader.join().map_err(|_| "the reader panicked")??;
+        Ok(figures)
+    })?;
+    log.close()?;
+    Ok(with_latencies(figures, &latencies))
 }
 
 /// No store gets longer than this for one flat-out cell; what it has done by then counts.
@@ -449,8 +550,7 @@ fn read<L: Log>(dir: &Path, record: usize, depth: usize, milliseconds: u64) -> O
             if len != record && L::ABOUT.name != "raw" {
                 return Err("a record came back with another length".into());
             }
-            latencies
-                .saturating_record(u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            latencies.saturating_record(nanoseconds(begun.elapsed()));
         }
         count.fetch_add(latencies.len(), Ordering::Relaxed);
         histograms.lock().add(latencies)?;
@@ -473,15 +573,7 @@ fn read<L: Log>(dir: &Path, record: usize, depth: usize, milliseconds: u64) -> O
     if let Some(error) = failed.into_inner() {
         return Err(error);
     }
-    let histogram = histograms.into_inner();
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    let quantile = |q| Some(histogram.value_at_quantile(q) as f64 / 1e3);
-    Ok(Figures {
-        p50_us: quantile(0.5),
-        p99_us: quantile(0.99),
-        p999_us: quantile(0.999),
-        ..figures
-    })
+    Ok(with_latencies(figures, &histograms.into_inner()))
 }
 
 fn scan<L: Log>(dir: &Path, record: usize, bytes: u64) -> Outcome<Figures> {

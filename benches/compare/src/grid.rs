@@ -11,6 +11,8 @@ use crate::cell::Workload;
 pub(crate) enum Group {
     /// Durable appends, each thread waiting for each record.
     Durable,
+    /// Durable appends of one thread that has many outstanding.
+    Outstanding,
     /// Appends flat out, one sync at the end.
     Flat,
     /// Appends flat out, a sync every 10 ms.
@@ -21,38 +23,58 @@ pub(crate) enum Group {
     Read,
     /// A sequential scan, cold.
     Scan,
+    /// From acknowledged to seen by a reader that follows the log.
+    Tail,
     /// Durable appends and random reads at a time.
     Mixed,
 }
 
 impl Group {
     /// All of them, in the order of the report.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Durable,
+        Self::Outstanding,
         Self::Flat,
         Self::Synced,
         Self::Reopen,
         Self::Read,
         Self::Scan,
+        Self::Tail,
         Self::Mixed,
     ];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Durable => "Durable appends, each thread waiting for each record",
+            Self::Outstanding => "Durable appends, one thread with many outstanding",
             Self::Flat => "Appends flat out, one sync at the end",
             Self::Synced => "Appends flat out, a sync every 10 ms",
             Self::Reopen => "Opening what a killed process left, cold",
             Self::Read => "Random reads by address, cold",
             Self::Scan => "Sequential scan, cold",
+            Self::Tail => "From acknowledged to seen by a reader that follows the log",
             Self::Mixed => "Half of the threads append durably, half read",
         }
     }
 
     /// Whether its figure is records per second, not MB/s.
     pub(crate) fn counts_records(self) -> bool {
-        matches!(self, Self::Durable | Self::Read | Self::Mixed)
+        matches!(
+            self,
+            Self::Durable | Self::Outstanding | Self::Read | Self::Tail | Self::Mixed
+        )
     }
+}
+
+/// How many sizes and counts of threads are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Grid {
+    /// Those that tell most.
+    Quick,
+    /// Two sizes, all counts.
+    Usual,
+    /// All of them.
+    Full,
 }
 
 /// How much is measured.
@@ -61,8 +83,7 @@ pub(crate) struct Extent {
     pub(crate) mebibytes: u64,
     pub(crate) reopen_mebibytes: u64,
     pub(crate) milliseconds: u64,
-    /// All sizes and counts of threads, or a few that tell most.
-    pub(crate) full: bool,
+    pub(crate) grid: Grid,
 }
 
 /// One line of a table.
@@ -83,12 +104,17 @@ pub(crate) fn lines(group: Group, extent: Extent) -> Vec<Line> {
         mebibytes,
         reopen_mebibytes,
         milliseconds,
-        full,
+        grid: how_many,
     } = extent;
-    let sizes: &[usize] = if full {
-        &[64, 256, 1024, 4096]
-    } else {
-        &[256, 1024]
+    let sizes: &[usize] = match how_many {
+        Grid::Full => &[64, 256, 1024, 4096],
+        Grid::Usual => &[256, 1024],
+        Grid::Quick => &[256],
+    };
+    // Flat out it is the size that tells most.
+    let flat_sizes: &[usize] = match how_many {
+        Grid::Quick => &[1024],
+        Grid::Usual | Grid::Full => sizes,
     };
     let line = |label: String, threads, record, workload| Line {
         group,
@@ -102,10 +128,21 @@ pub(crate) fn lines(group: Group, extent: Extent) -> Vec<Line> {
         },
         workload,
     };
-    let grid = |counts: &[usize], workload: &dyn Fn(usize, usize) -> Workload| {
+    let grid = |sizes: &[usize], counts: &[usize], workload: &dyn Fn(usize, usize) -> Workload| {
+        let counts: Vec<usize> = match how_many {
+            // One, eight and the most: what lies between lies between.
+            Grid::Quick => counts
+                .iter()
+                .copied()
+                .filter(|count| ![2, 4].contains(count))
+                .collect(),
+            Grid::Usual | Grid::Full => counts.to_vec(),
+        };
         sizes
             .iter()
             .flat_map(|&record| counts.iter().map(move |&threads| (record, threads)))
+            .collect::<Vec<_>>()
+            .into_iter()
             .map(|(record, threads)| {
                 let label = format!("{record} B, {threads} thr");
                 line(label, threads, record, workload(record, threads))
@@ -113,18 +150,35 @@ pub(crate) fn lines(group: Group, extent: Extent) -> Vec<Line> {
             .collect()
     };
     match group {
-        Group::Durable => grid(&[1, 2, 4, 8, 64], &|record, threads| Workload::Durable {
-            threads,
-            record,
-            milliseconds,
+        Group::Durable => grid(sizes, &[1, 2, 4, 8, 64], &|record, threads| {
+            Workload::Durable {
+                threads,
+                record,
+                milliseconds,
+            }
         }),
-        Group::Flat => grid(&[1, 2, 4, 8], &|record, threads| Workload::Flat {
-            threads,
-            record,
-            mebibytes,
-            sync_every_ms: None,
+        Group::Outstanding => {
+            let outstanding = 64;
+            vec![line(
+                format!("256 B, {outstanding} outstanding"),
+                1,
+                256,
+                Workload::Outstanding {
+                    outstanding,
+                    record: 256,
+                    milliseconds,
+                },
+            )]
+        }
+        Group::Flat => grid(flat_sizes, &[1, 2, 4, 8], &|record, threads| {
+            Workload::Flat {
+                threads,
+                record,
+                mebibytes,
+                sync_every_ms: None,
+            }
         }),
-        Group::Synced => grid(&[1, 8], &|record, threads| Workload::Flat {
+        Group::Synced => grid(flat_sizes, &[1, 8], &|record, threads| Workload::Flat {
             threads,
             record,
             mebibytes,
@@ -160,6 +214,15 @@ pub(crate) fn lines(group: Group, extent: Extent) -> Vec<Line> {
             Workload::Scan {
                 record: 1024,
                 mebibytes,
+            },
+        )],
+        Group::Tail => vec![line(
+            "256 B, one writer, one reader".to_owned(),
+            2,
+            256,
+            Workload::Tail {
+                record: 256,
+                milliseconds,
             },
         )],
         Group::Mixed => [2, 8]

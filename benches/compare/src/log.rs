@@ -49,13 +49,32 @@ pub(crate) trait Log: Sized + Sync {
         Err("it has no append that is not durable".into())
     }
 
-    /// Ends one thread's appends: what it holds back goes to the store.
-    fn finish(&self, _writer: Self::Writer<'_>) -> Outcome<()> {
-        Ok(())
+    /// Ends one thread's appends.
+    fn finish(&self, mut writer: Self::Writer<'_>) -> Outcome<()> {
+        self.pass_on(&mut writer)
     }
 
     /// Makes all that was appended durable.
     fn sync(&self) -> Outcome<()> {
+        Ok(())
+    }
+
+    /// Appends `count` records without waiting between them, all durable when this returns.
+    fn append_many(
+        &self,
+        writer: &mut Self::Writer<'_>,
+        record: &[u8],
+        count: usize,
+    ) -> Outcome<()> {
+        for _ in 0..count {
+            self.append(writer, record)?;
+        }
+        self.pass_on(writer)?;
+        self.sync()
+    }
+
+    /// What one thread holds back goes to the store.
+    fn pass_on(&self, _writer: &mut Self::Writer<'_>) -> Outcome<()> {
         Ok(())
     }
 
@@ -67,6 +86,12 @@ pub(crate) trait Log: Sized + Sync {
     /// Reads all records, in order, and returns how many bytes they have.
     fn scan(&self) -> Outcome<u64> {
         Err("it does not scan".into())
+    }
+
+    /// Follows the log from its end on: calls `ready` once it does, and `seen` at each record, until
+    /// that says no.
+    fn follow(&self, _ready: &dyn Fn(), _seen: &dyn Fn() -> bool) -> Outcome<()> {
+        Err("nothing tells a reader of new records".into())
     }
 
     /// Closes the store in an orderly way.

@@ -11,12 +11,12 @@ use serde::Serialize;
 
 use crate::cell::{Figures, Workload};
 use crate::durability::{self, Durability};
-use crate::grid::{self, Extent, Group, Line};
+use crate::grid::{self, Extent, Grid, Group, Line};
 use crate::log::Outcome;
 use crate::{machine, peers, report};
 
 /// How much to measure, of what, and where.
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 pub(crate) struct Arguments {
     /// Rounds of all cells; figures are medians.
     #[arg(long, default_value_t = 5)]
@@ -27,9 +27,13 @@ pub(crate) struct Arguments {
     /// Only these groups of workloads, separated by commas.
     #[arg(long, value_delimiter = ',', value_enum)]
     only: Vec<Group>,
-    /// All record sizes, not just 256 B and 1 KiB.
+    /// How many record sizes and counts of threads.
+    #[arg(long, value_enum, default_value = "usual")]
+    grid: Grid,
+    /// All workloads in about a quarter of an hour: a few sizes and counts, 3 rounds, 256 MiB a cell,
+    /// 512 MiB to open, 400 ms a timed cell.
     #[arg(long)]
-    full: bool,
+    quick: bool,
     /// Payload of each flat-out, read and scan cell, in MiB.
     #[arg(long, default_value_t = 512)]
     mebibytes: u64,
@@ -85,6 +89,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs the comparison.
 pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
+    let quick = Arguments {
+        rounds: 3,
+        grid: Grid::Quick,
+        mebibytes: 256,
+        reopen_mebibytes: 512,
+        milliseconds: 400,
+        ..arguments.clone()
+    };
+    let arguments = if arguments.quick { &quick } else { arguments };
     let base = arguments.dir.clone().unwrap_or_else(std::env::temp_dir);
     let stores: Vec<_> = peers::all()
         .into_iter()
@@ -107,7 +120,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
         mebibytes: arguments.mebibytes,
         reopen_mebibytes: arguments.reopen_mebibytes,
         milliseconds: arguments.milliseconds,
-        full: arguments.full,
+        grid: arguments.grid,
     };
     let lines: Vec<_> = groups
         .into_iter()

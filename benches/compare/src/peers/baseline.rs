@@ -73,6 +73,25 @@ impl Drop for RawWriter {
 }
 
 impl Raw {
+    fn write_durable(&self, block: &[u8], offset: u64) -> Outcome<()> {
+        let slice = IoSlice::new(block);
+        // SAFETY: one vector of memory that lives as long as the call; `IoSlice` has its layout.
+        let written = unsafe {
+            libc::pwritev2(
+                self.file.as_raw_fd(),
+                (&raw const slice).cast(),
+                1,
+                i64::try_from(offset)?,
+                libc::RWF_DSYNC,
+            )
+        };
+        if usize::try_from(written) == Ok(block.len()) {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error().into())
+        }
+    }
+
     fn write(&self, writer: &mut RawWriter) -> Outcome<()> {
         let block = writer.filling;
         let offset = self.next.fetch_add(MIB as u64, Ordering::Relaxed) % SPAN;
@@ -102,7 +121,7 @@ impl Log for Raw {
 
     const ABOUT: About = About {
         name: "raw",
-        how: "4 KiB pwritev2(RWF_DSYNC) each; O_DIRECT: writes and reads of 1 MiB, 4 in flight; reads of 4 KiB",
+        how: "4 KiB pwritev2(RWF_DSYNC) each, one large for many; O_DIRECT: writes and reads of 1 MiB, 4 in flight; reads of 4 KiB",
         appends: true,
         reads: true,
         scans: true,
@@ -150,22 +169,17 @@ impl Log for Raw {
         let len = record.len().min(4096);
         writer.block[..len].copy_from_slice(&record[..len]);
         let offset = self.next.fetch_add(4096, Ordering::Relaxed) % SPAN;
-        let slice = IoSlice::new(&writer.block);
-        // SAFETY: one vector of memory that lives as long as the call; `IoSlice` has its layout.
-        let written = unsafe {
-            libc::pwritev2(
-                self.file.as_raw_fd(),
-                (&raw const slice).cast(),
-                1,
-                i64::try_from(offset)?,
-                libc::RWF_DSYNC,
-            )
-        };
-        if written == 4096 {
-            Ok(())
-        } else {
-            Err(std::io::Error::last_os_error().into())
+        self.write_durable(&writer.block, offset)
+    }
+
+    fn append_many(&self, writer: &mut RawWriter, record: &[u8], count: usize) -> Outcome<()> {
+        let len = (count * record.len()).next_multiple_of(4096).min(MIB);
+        let block = &mut writer.large[0][..len];
+        for room in block.chunks_exact_mut(record.len()) {
+            room.copy_from_slice(record);
         }
+        let offset = self.next.fetch_add(len as u64, Ordering::Relaxed) % (SPAN - MIB as u64);
+        self.write_durable(block, offset / 4096 * 4096)
     }
 
     fn append(&self, writer: &mut RawWriter, record: &[u8]) -> Outcome<Address> {
@@ -226,6 +240,66 @@ impl Log for Raw {
         }
         reader.settle()?;
         Ok(SPAN)
+    }
+}
+
+/// The bare device, into a file whose space is only reserved, as a new log's is before it has been
+/// written once.
+pub(crate) struct RawNew(Raw);
+
+impl Log for RawNew {
+    type Writer<'a> = RawWriter;
+
+    const ABOUT: About = About {
+        name: "raw-new",
+        how: "raw, flat out only, into a file whose space is reserved and has never been written",
+        appends: true,
+        reads: false,
+        scans: false,
+    };
+
+    fn open(dir: &Path) -> Outcome<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(dir.join("raw"))
+            .map_err(|error| format!("it is for a new file: {error}"))?;
+        // SAFETY: a system call on an open file, with no memory.
+        let refused = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, i64::try_from(SPAN)?) };
+        if refused != 0 {
+            return Err(std::io::Error::from_raw_os_error(refused).into());
+        }
+        file.sync_all()?;
+        Ok(Self(Raw {
+            file,
+            next: AtomicU64::new(0),
+        }))
+    }
+
+    fn writer(&self, thread: usize) -> Outcome<RawWriter> {
+        self.0.writer(thread)
+    }
+
+    fn append_durable(&self, _writer: &mut RawWriter, _record: &[u8]) -> Outcome<()> {
+        Err("it is for appends flat out".into())
+    }
+
+    fn append_many(&self, _: &mut RawWriter, _: &[u8], _: usize) -> Outcome<()> {
+        Err("it is for appends flat out".into())
+    }
+
+    fn append(&self, writer: &mut RawWriter, record: &[u8]) -> Outcome<Address> {
+        self.0.append(writer, record)
+    }
+
+    fn finish(&self, writer: RawWriter) -> Outcome<()> {
+        self.0.finish(writer)
+    }
+
+    fn sync(&self) -> Outcome<()> {
+        self.0.sync()
     }
 }
 
@@ -398,5 +472,21 @@ impl Log for MutexLog {
     fn scan(&self) -> Outcome<u64> {
         let (_, bytes) = records(&self.file)?;
         Ok(bytes)
+    }
+
+    fn follow(&self, ready: &dyn Fn(), seen: &dyn Fn() -> bool) -> Outcome<()> {
+        let mut at = self.state.lock().durable;
+        ready();
+        loop {
+            let mut state = self.state.lock();
+            while state.durable <= at {
+                self.synced.wait(&mut state);
+            }
+            drop(state);
+            at += (HEADER + self.read([at, 0])?) as u64;
+            if !seen() {
+                return Ok(());
+            }
+        }
     }
 }

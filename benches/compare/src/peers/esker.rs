@@ -15,7 +15,7 @@ impl Log for Esker {
 
     const ABOUT: About = About {
         name: "esker",
-        how: "append_durable; an appender for each thread where one sync is enough, and flush",
+        how: "append_durable; an appender for each thread where one sync is enough, and flush; follow_new",
         appends: true,
         reads: true,
         scans: true,
@@ -38,6 +38,19 @@ impl Log for Esker {
         Ok(())
     }
 
+    fn append_many(
+        &self,
+        _writer: &mut Appender<'_, AnyBackend>,
+        record: &[u8],
+        count: usize,
+    ) -> Outcome<()> {
+        for _ in 0..count {
+            self.0.append(record)?;
+        }
+        self.0.flush()?;
+        Ok(())
+    }
+
     fn append(&self, writer: &mut Appender<'_, AnyBackend>, record: &[u8]) -> Outcome<Address> {
         Ok([writer.append(record)?.get(), 0])
     }
@@ -57,6 +70,18 @@ impl Log for Esker {
             bytes += record?.payload.len() as u64;
         }
         Ok(bytes)
+    }
+
+    fn follow(&self, ready: &dyn Fn(), seen: &dyn Fn() -> bool) -> Outcome<()> {
+        let follower = self.0.follow_new();
+        ready();
+        for record in follower {
+            record?;
+            if !seen() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn close(self) -> Outcome<()> {

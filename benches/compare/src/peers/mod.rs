@@ -43,6 +43,7 @@ macro_rules! peers {
 
 peers! {
     baseline::Raw,
+    baseline::RawNew,
     baseline::MutexLog,
     esker::Esker,
     writeahead::Writeahead,

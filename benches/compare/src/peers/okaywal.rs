@@ -69,8 +69,8 @@ impl Log for OkayWal {
         Ok([0; 2])
     }
 
-    fn finish(&self, mut writer: Batch) -> Outcome<()> {
-        self.flush(&mut writer)
+    fn pass_on(&self, writer: &mut Batch) -> Outcome<()> {
+        self.flush(writer)
     }
 
     fn close(self) -> Outcome<()> {

@@ -73,8 +73,10 @@ impl Log for Redb {
         Ok(address)
     }
 
-    fn finish(&self, writer: Pending) -> Outcome<()> {
-        self.write(&writer.records, Durability::None)
+    fn pass_on(&self, writer: &mut Pending) -> Outcome<()> {
+        self.write(&writer.records, Durability::None)?;
+        writer.records.clear();
+        Ok(())
     }
 
     fn sync(&self) -> Outcome<()> {

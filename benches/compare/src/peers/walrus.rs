@@ -78,6 +78,10 @@ impl Log for WalrusLog {
         Ok([0; 2])
     }
 
+    fn append_many(&self, (): &mut (), _record: &[u8], _count: usize) -> Outcome<()> {
+        Err("it has no sync to call".into())
+    }
+
     fn scan(&self) -> Outcome<u64> {
         let mut bytes = 0;
         loop {

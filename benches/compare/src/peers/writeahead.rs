@@ -75,7 +75,7 @@ impl Log for Writeahead {
         Ok([0; 2])
     }
 
-    fn finish(&self, mut writer: Handle) -> Outcome<()> {
+    fn pass_on(&self, writer: &mut Handle) -> Outcome<()> {
         writer.flush()
     }
 

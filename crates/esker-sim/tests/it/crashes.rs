@@ -6,7 +6,8 @@ use esker_io::Ordering;
 use esker_lss::{Options, Store};
 use esker_sim::{Completions, Dice, Sim, SimOptions, Survival, Undurable};
 
-use crate::model::{End, Model, dir, drawn_choice, goes_on, recover, small};
+use crate::memory::most_during;
+use crate::model::{End, Model, SEGMENT_BYTES, dir, drawn_choice, goes_on, recover, small};
 use crate::seeds;
 use crate::workload::{Bench, Step};
 
@@ -450,4 +451,48 @@ fn what_is_committed_by_time_survives() {
         let next = sim.crash(&mut drawn_choice(&mut dice, count));
         drop(recover(&next, &options, &mut model, End::Power).expect("opens"));
     }
+}
+
+/// What opening takes is the ring, the read-ahead, and a name for each segment.
+#[test]
+fn opening_takes_no_more_memory_for_a_longer_log() {
+    const NAME_BYTES: u64 = 100;
+    let options = small(Ordering::TailLocalised);
+    let mut most = Vec::new();
+    for segments in [10, 200] {
+        let sim = Sim::with(SimOptions::new(1).alone(true));
+        let store = Store::open(dir(), sim.clone(), options.clone()).expect("opens");
+        while store.tail().get() < segments * SEGMENT_BYTES {
+            store.append_durable(&[7; 3000]).expect("appends");
+            store.maintain().expect("maintains");
+        }
+        // Half of a segment that no checkpoint covers is read at opening, in both logs.
+        drop(store);
+        let (opened, bytes) = most_during(|| Store::open(dir(), sim.clone(), options.clone()));
+        let store = opened.expect("opens");
+        assert_eq!(store.info().expect("info").segments, segments + 1);
+        let scanned = most_during(|| {
+            let records = store.scan(..).expect("a range");
+            records
+                .map(|record| record.expect("whole").payload.len())
+                .sum::<usize>()
+        });
+        most.push((segments, bytes, scanned.1));
+    }
+    let [
+        (few, opening, scanning),
+        (many, opening_more, scanning_more),
+    ] = most[..]
+    else {
+        panic!("two logs");
+    };
+    let names = (many - few) * NAME_BYTES;
+    assert!(
+        opening_more <= opening + names,
+        "{opening} and {opening_more}"
+    );
+    assert!(
+        scanning_more <= scanning + names,
+        "{scanning} and {scanning_more}"
+    );
 }

@@ -415,6 +415,64 @@ mod tests {
     }
 
     #[test]
+    fn what_never_reached_the_device_is_determinate_and_what_may_have_is_not() {
+        for operation in [OperationKind::Write, OperationKind::Sync] {
+            let context = || Context::new(operation, Path::new("log"));
+            let source = || Arc::new(io::Error::from_raw_os_error(libc::EIO));
+            let earlier = Arc::new(error(OperationKind::Write, 0, libc::EIO));
+            let refused = [
+                IoError::NotFound {
+                    context: context(),
+                    source: source(),
+                },
+                IoError::AlreadyExists {
+                    context: context(),
+                    source: source(),
+                },
+                IoError::NotAFile { context: context() },
+                IoError::NotReadable { context: context() },
+                IoError::NotWritable { context: context() },
+                IoError::Misaligned {
+                    context: context(),
+                    what: Misaligned::Offset,
+                    value: 1,
+                    alignment: Alignment::BLOCK,
+                },
+                IoError::OutOfRange { context: context() },
+                IoError::NotStarted {
+                    context: context(),
+                    earlier,
+                },
+                IoError::NotSubmitted {
+                    context: context(),
+                    source: source(),
+                },
+                IoError::Forked { context: context() },
+            ];
+            for error in refused {
+                assert_eq!(error.fate(), Fate::Determinate, "{error}");
+            }
+            let begun = [
+                IoError::NoSpace {
+                    context: context(),
+                    source: source(),
+                },
+                IoError::NoProgress {
+                    context: context(),
+                    attempts: 3,
+                },
+                IoError::Os {
+                    context: context(),
+                    source: source(),
+                },
+            ];
+            for error in begun {
+                assert_eq!(error.fate(), Fate::Indeterminate, "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn an_error_names_file_offset_and_bytes_done() {
         let error = error(OperationKind::Write, 512, libc::EIO);
         assert_eq!(

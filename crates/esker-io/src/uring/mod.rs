@@ -312,3 +312,51 @@ impl fmt::Debug for Uring {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::backend::Create;
+    use crate::memory::WriteMemory;
+    use crate::operation::Durability;
+    use crate::sync::yield_now;
+
+    #[test]
+    fn the_completion_queue_never_overflows() {
+        let Ok(uring) = Uring::new(UringConfig::default().entries(4).cq_entries(4)) else {
+            return println!("skipped: there is no io_uring");
+        };
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = FileOptions::read_write().create(Create::New);
+        let file = uring
+            .open(&dir.path().join("log"), &options)
+            .expect("a new file");
+        for _ in 0..20 {
+            let write = |at: u64| {
+                let action = Action::Write {
+                    offset: at * 10,
+                    memory: WriteMemory::new(vec![1; 10]),
+                    durability: Durability::Written,
+                };
+                Operation::new(file.clone(), action, drop::<Completion>)
+            };
+            uring.submit((0..40).map(write).collect());
+            // SAFETY: U2: nobody leads, since nobody waits.
+            let completed = || unsafe { uring.ring.uring.completion_shared() }.len();
+            let began = Instant::now();
+            while completed() < 3 {
+                assert!(began.elapsed() < Duration::from_secs(60), "{}", completed());
+                yield_now();
+            }
+            assert_eq!(completed(), 3, "U3: one is left for a kick");
+            {
+                let _submission = uring.ring.submission.lock();
+                // SAFETY: U1.
+                let queue = unsafe { uring.ring.uring.submission_shared() };
+                assert!(!queue.cq_overflow());
+            }
+            uring.wait_until(&mut || uring.in_flight() == 0, None);
+        }
+        assert_eq!(uring.statistics().writes.completed, 800);
+    }
+}

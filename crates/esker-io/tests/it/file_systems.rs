@@ -95,3 +95,47 @@ fn a_disk_that_fills_fails_the_write_and_says_so() {
         backend.remove(&path).expect("it goes");
     }
 }
+
+#[test]
+fn a_file_system_that_is_shut_down_fails_what_is_written() {
+    for backend in [Some(AnyBackend::blocking()), AnyBackend::uring().ok()]
+        .into_iter()
+        .flatten()
+    {
+        let mounted = match mount("ext4", 16, Path::new(env!("CARGO_TARGET_TMPDIR"))) {
+            Ok(mounted) => mounted,
+            Err(why) => return println!("skipped: no ext4: {why}"),
+        };
+        let options = FileOptions::read_write().create(Create::New);
+        let path = mounted.point.join("log");
+        let file = backend.open(&path, &options).expect("a new file");
+        backend
+            .write_at(&file, 0, vec![1; 4096], Durability::Durable)
+            .expect("it succeeds");
+        if let Err(why) = mounted.shut_down() {
+            return println!("skipped: {why}");
+        }
+        let buf = || vec![2; 8192];
+        let mut errors = Vec::new();
+        for durability in [Durability::Written, Durability::Durable] {
+            let write = backend.start_write(&file, 4096, buf(), durability);
+            let failed = write.wait(&backend).expect_err("the file system is gone");
+            assert_eq!(failed.buf, buf());
+            errors.push(failed.error);
+            let write = backend.write_at(&file, 4096, buf(), durability);
+            errors.push(write.expect_err("the file system is gone").error);
+        }
+        let sync = backend.start_sync(&file).wait(&backend);
+        errors.push(sync.expect_err("the file system is gone"));
+        errors.push(
+            backend
+                .sync_data(&file)
+                .expect_err("the file system is gone"),
+        );
+        for error in errors {
+            assert_eq!(error.fate(), Fate::Indeterminate, "{error:?}");
+            assert!(error.raw_os_error().is_some(), "{error:?}");
+        }
+        assert_eq!(backend.in_flight(), 0);
+    }
+}

@@ -3,15 +3,18 @@
 #![cfg(feature = "conformance")]
 
 mod configuration;
+mod driving;
 mod fallback;
 mod faults;
 mod file_systems;
 mod forking;
+mod injected;
 mod mounts;
 mod ordering;
 mod ownership;
 mod registration;
 mod shutdown;
+mod traced;
 
 use std::path::Path;
 

@@ -80,6 +80,13 @@ pub(crate) struct Frozen {
 }
 
 impl Mounted {
+    /// Ends all traffic with its disk, as if that had gone, or says why that can't be.
+    pub(crate) fn shut_down(&self) -> Result<(), String> {
+        let shutdown = ["-x", "-c", "shutdown"].map(std::ffi::OsStr::new);
+        let [x, c, command] = shutdown;
+        run("xfs_io", &[x, c, command, self.point.as_os_str()])
+    }
+
     /// Makes all writes to it wait, or says why that can't be.
     pub(crate) fn freeze(&self) -> Result<Frozen, String> {
         run("fsfreeze", &["-f".as_ref(), self.point.as_os_str()])?;

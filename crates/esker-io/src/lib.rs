@@ -83,4 +83,4 @@ pub use memory::{Memory, RangeError, ReadMemory, WriteMemory};
 pub use operation::{Action, Completion, Durability, Operation, Sink};
 pub use registration::{RegisterError, Registration};
 pub use statistics::{KindStatistics, Statistics};
-pub use uring::{ConfigError, Uring, UringConfig, UringError};
+pub use uring::{ConfigError, NotOffered, Uring, UringConfig, UringError};

@@ -1,9 +1,11 @@
-//! [`UringConfig`] and the reasons why there is no ring: [`ConfigError`], [`UringError`].
+//! [`UringConfig`] and the reasons why there is no ring: [`ConfigError`], [`NotOffered`],
+//! [`UringError`].
 
-use std::io;
+use std::{fmt, io};
 
 /// What a ring is to be like. What is asked for takes effect, or [`Uring::new`](crate::Uring::new)
-/// refuses it and names what the kernel lacks.
+/// refuses it and says what the kernel lacks, or why no ring of this crate has it
+/// ([`NotOffered`]).
 ///
 /// # Examples
 ///
@@ -24,6 +26,8 @@ pub struct UringConfig {
     pub(crate) coop_taskrun: bool,
     pub(crate) sqpoll_idle_ms: Option<u32>,
     pub(crate) registered_buffers: Option<u32>,
+    /// What was asked for of what there is not, a bit for each.
+    not_offered: u8,
 }
 
 impl Default for UringConfig {
@@ -37,6 +41,7 @@ impl Default for UringConfig {
             coop_taskrun: false,
             sqpoll_idle_ms: None,
             registered_buffers: None,
+            not_offered: 0,
         }
     }
 }
@@ -90,6 +95,43 @@ impl UringConfig {
         self
     }
 
+    /// Has completions polled for instead of interrupted by: refused, as
+    /// [`NotOffered::IoPoll`] says.
+    #[must_use]
+    pub const fn iopoll(self, iopoll: bool) -> Self {
+        self.asks(NotOffered::IoPoll, iopoll)
+    }
+
+    /// Promises that a single thread submits: refused, as [`NotOffered::SingleIssuer`] says.
+    #[must_use]
+    pub const fn single_issuer(self, single_issuer: bool) -> Self {
+        self.asks(NotOffered::SingleIssuer, single_issuer)
+    }
+
+    /// Leaves completions to the thread that submits until it waits: refused, as
+    /// [`NotOffered::DeferTaskrun`] says.
+    #[must_use]
+    pub const fn defer_taskrun(self, defer_taskrun: bool) -> Self {
+        self.asks(NotOffered::DeferTaskrun, defer_taskrun)
+    }
+
+    /// Has a table of so many files that the kernel looks up in advance; unless it is 0, refused,
+    /// as [`NotOffered::RegisteredFiles`] says.
+    #[must_use]
+    pub const fn registered_files(self, slots: u32) -> Self {
+        self.asks(NotOffered::RegisteredFiles, slots > 0)
+    }
+
+    const fn asks(mut self, option: NotOffered, asked: bool) -> Self {
+        let bit = 1 << option as u8;
+        if asked {
+            self.not_offered |= bit;
+        } else {
+            self.not_offered &= !bit;
+        }
+        self
+    }
+
     /// How many operations fit into one system call: 1 to 32768. The kernel rounds it up to a
     /// power of two. More operations than that are queued, not refused.
     #[must_use]
@@ -107,12 +149,19 @@ impl UringConfig {
         self
     }
 
-    /// Whether the kernel can take these numbers.
+    /// Whether a kernel can take these numbers, and a ring of this crate these options.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] names the one that it can't.
     pub const fn check(&self) -> Result<(), ConfigError> {
+        let mut options = NotOffered::ALL.as_slice();
+        while let [option, rest @ ..] = options {
+            if self.not_offered & 1 << *option as u8 != 0 {
+                return Err(ConfigError::NotOffered { option: *option });
+            }
+            options = rest;
+        }
         let entries = self.entries;
         if entries == 0 || entries > 1 << 15 {
             return Err(ConfigError::Entries { entries });
@@ -142,7 +191,64 @@ impl UringConfig {
     }
 }
 
-/// A [`UringConfig`] that no kernel takes.
+/// An option of io_uring's that no ring of this crate has, and why.
+///
+/// `docs/decisions/0016-what-a-ring-is-told-in-advance.md` has the figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotOffered {
+    /// `IORING_SETUP_IOPOLL`.
+    IoPoll,
+    /// `IORING_SETUP_SINGLE_ISSUER`.
+    SingleIssuer,
+    /// `IORING_SETUP_DEFER_TASKRUN`.
+    DeferTaskrun,
+    /// `IORING_REGISTER_FILES`.
+    RegisteredFiles,
+}
+
+impl NotOffered {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::IoPoll,
+        Self::SingleIssuer,
+        Self::DeferTaskrun,
+        Self::RegisteredFiles,
+    ];
+
+    /// Why no ring has it.
+    #[must_use]
+    pub const fn why(self) -> &'static str {
+        match self {
+            Self::IoPoll => {
+                "such a ring takes no syncs, and on a device without queues for it no reads; a \
+                 thread would have to spin for completions"
+            }
+            Self::SingleIssuer => "any thread submits, and such a ring refuses all but one",
+            Self::DeferTaskrun => {
+                "whichever thread waits completes for all, and such a ring lets only the one that \
+                 submits do so"
+            }
+            Self::RegisteredFiles => {
+                "nothing was gained by it, and the table would hold files and their locks for \
+                 longer than their handles"
+            }
+        }
+    }
+}
+
+impl fmt::Display for NotOffered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IoPoll => "IOPOLL",
+            Self::SingleIssuer => "SINGLE_ISSUER",
+            Self::DeferTaskrun => "DEFER_TASKRUN",
+            Self::RegisteredFiles => "a table of registered files",
+        })
+    }
+}
+
+/// A [`UringConfig`] of which there is no ring, on any kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -174,6 +280,12 @@ pub enum ConfigError {
     RegisteredBuffers {
         /// What was asked for.
         slots: u32,
+    },
+    /// An option that no ring of this crate has.
+    #[error("{option} is not offered: {}", .option.why())]
+    NotOffered {
+        /// Which, and with it why.
+        option: NotOffered,
     },
     /// Both a polling thread, and completions that wait for the submitting one.
     #[error("with a polling thread no thread submits whose interruption could be spared")]

@@ -46,7 +46,7 @@ use crate::statistics::Statistics;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, SeqCst, panicking};
 use crate::waiters::{Condition, Driver, Waiters};
 
-pub use config::{ConfigError, UringConfig, UringError};
+pub use config::{ConfigError, NotOffered, UringConfig, UringError};
 use regions::{Region, Slots};
 use submission::begin;
 use table::{Table, Token};

@@ -1,11 +1,13 @@
 //! Every option of a ring has the effect that it names.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use esker_io::{
-    Backend, BackendExt, ConfigError, Create, Durability, FileOptions, Uring, UringConfig,
+    Backend, BackendExt, ConfigError, Create, Durability, FileOptions, NotOffered, Uring,
+    UringConfig, UringError,
 };
+
+use super::traced::traced;
 
 /// The names of this process's threads, those of the kernel's among them.
 fn threads() -> Vec<String> {
@@ -46,45 +48,45 @@ fn a_polled_ring_has_its_thread_for_as_long_as_it_lives() {
     }
 }
 
+/// The flags in a traced call that sets up a ring.
+fn flags(call: &str) -> Vec<&str> {
+    let (_, rest) = call.split_once("{flags=").expect("flags");
+    let (flags, _) = rest.split_once(',').expect("more parameters");
+    flags.split('|').collect()
+}
+
 #[test]
 fn the_kernel_sees_the_flags_that_are_asked_for() {
-    let program = std::env::current_exe().expect("this program");
-    let traced = Command::new("strace")
-        .args(["-f", "-e", "trace=io_uring_setup"])
-        .arg(program)
-        .args(["--exact", "configuration::makes_rings", "--ignored"])
-        .output();
-    let Ok(traced) = traced else {
-        println!("skipped: there is no strace");
+    let trace = ["-e", "trace=io_uring_setup"];
+    let Some(log) = traced(&trace, "configuration::makes_rings") else {
         return;
     };
-    let text = String::from_utf8_lossy(&traced.stderr);
-    if text.contains("ptrace") {
-        println!("skipped: tracing is forbidden here");
-        return;
-    }
-    let calls: Vec<_> = text
+    let calls: Vec<_> = log
         .lines()
         .filter(|line| line.contains("io_uring_setup("))
         .collect();
-    if calls.iter().any(|call| call.contains("= -1")) {
-        println!("skipped: {}", calls.join("; "));
-        return;
-    }
-    let [plain, high, low, polled] = calls[..] else {
-        panic!("{text}");
+    let [plain, high, low, coop, polled] = calls[..] else {
+        panic!("{log}");
     };
-    assert!(plain.contains("io_uring_setup(128, {flags=0,"), "{plain}");
-    assert!(high.contains("io_uring_setup(512,"), "{high}");
-    assert!(high.contains("IORING_SETUP_CQSIZE"), "{high}");
-    assert!(high.contains("cq_entries=4096"), "{high}");
     // Old straces know the flag only by its number.
-    assert!(
-        high.contains("COOP_TASKRUN") || high.contains("0x100"),
-        "{high}"
-    );
-    assert!(low.contains("io_uring_setup(32, {flags=0,"), "{low}");
-    assert!(polled.contains("IORING_SETUP_SQPOLL"), "{polled}");
+    let is_coop = |flag: &str| flag.contains("COOP_TASKRUN") || flag.starts_with("0x100");
+    // The presets, with nothing besides.
+    assert!(plain.contains("io_uring_setup(128, "), "{plain}");
+    assert_eq!(flags(plain), ["0"]);
+    assert!(high.contains("io_uring_setup(512, "), "{high}");
+    assert!(high.contains("cq_entries=4096"), "{high}");
+    let [size, taskrun] = flags(high)[..] else {
+        panic!("{high}");
+    };
+    assert!(size == "IORING_SETUP_CQSIZE" && is_coop(taskrun), "{high}");
+    assert!(low.contains("io_uring_setup(32, "), "{low}");
+    assert_eq!(flags(low), ["0"]);
+    // Single options.
+    let [taskrun] = flags(coop)[..] else {
+        panic!("{coop}");
+    };
+    assert!(is_coop(taskrun), "{coop}");
+    assert_eq!(flags(polled), ["IORING_SETUP_SQPOLL"]);
     assert!(polled.contains("sq_thread_idle=77"), "{polled}");
 }
 
@@ -95,6 +97,7 @@ fn makes_rings() {
         UringConfig::default(),
         UringConfig::high_throughput(),
         UringConfig::low_latency(),
+        UringConfig::default().coop_taskrun(true),
         UringConfig::default().sqpoll(Some(77)),
     ] {
         drop(super::ring(config));
@@ -126,5 +129,49 @@ fn what_makes_no_sense_is_refused_by_name() {
     ] {
         assert_eq!(config.check(), Err(error));
         assert!(Uring::new(config).is_err());
+    }
+}
+
+#[test]
+fn what_is_not_offered_is_refused_by_name_with_its_reason() {
+    type Ask = fn(UringConfig, bool) -> UringConfig;
+    let options: [(NotOffered, Ask, &str); 4] = [
+        (NotOffered::IoPoll, UringConfig::iopoll, "IOPOLL"),
+        (
+            NotOffered::SingleIssuer,
+            UringConfig::single_issuer,
+            "SINGLE_ISSUER",
+        ),
+        (
+            NotOffered::DeferTaskrun,
+            UringConfig::defer_taskrun,
+            "DEFER_TASKRUN",
+        ),
+        (
+            NotOffered::RegisteredFiles,
+            |config, asked| config.registered_files(u32::from(asked) * 8),
+            "registered files",
+        ),
+    ];
+    assert!(
+        options
+            .iter()
+            .map(|(option, ..)| *option)
+            .eq(NotOffered::ALL)
+    );
+    for (option, ask, name) in options {
+        for config in [UringConfig::default(), UringConfig::high_throughput()] {
+            let refused = ConfigError::NotOffered { option };
+            assert_eq!(ask(config, true).check(), Err(refused));
+            let error = Uring::new(ask(config, true)).expect_err("it is refused");
+            let UringError::Config(error) = error else {
+                panic!("{error}");
+            };
+            assert_eq!(error, refused);
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains(option.why()), "{text}");
+            // Not asked for after all.
+            assert_eq!(ask(ask(config, true), false), config);
+        }
     }
 }

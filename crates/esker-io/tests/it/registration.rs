@@ -120,6 +120,23 @@ fn slots_are_counted_and_come_back() {
 }
 
 #[test]
+fn the_kernel_has_as_many_slots_as_were_asked_for() {
+    // Numbers that no other ring of this process has.
+    for slots in [23, 1041] {
+        let Some(ring) = super::ring(UringConfig::default().registered_buffers(slots)) else {
+            return;
+        };
+        let info = rings();
+        if !info.contains("UserBufs") {
+            return println!("skipped: the kernel does not list registered memory");
+        }
+        let listed = format!("UserBufs:\t{slots}\n");
+        assert!(info.contains(&listed), "{listed} is not in {info}");
+        drop(ring);
+    }
+}
+
+#[test]
 fn who_has_no_table_says_so() {
     let refused = Blocking::new().register(Box::new(pool(1)));
     assert!(matches!(refused, Err(RegisterError::Unsupported)));

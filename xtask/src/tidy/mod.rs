@@ -7,6 +7,7 @@ mod code;
 mod dependencies;
 mod examples;
 mod manifests;
+mod promises;
 mod texts;
 mod tree;
 
@@ -91,6 +92,10 @@ const RULES: &[Rule] = &[
     Rule {
         name: "public-items-are-shown",
         offences: examples::public_items_are_shown,
+    },
+    Rule {
+        name: "promises-name-their-tests",
+        offences: promises::promises_name_their_tests,
     },
     Rule {
         name: "links-in-the-docs-resolve",

@@ -421,13 +421,14 @@ impl Appender {
     /// How many records of `len` bytes to take in one reservation: 1 if that is not to be a lease.
     fn records_to_lease(&mut self, len: u32) -> u32 {
         let leases = &self.ring.shared().leases;
-        if self.target / 2 < len {
+        let records = self.target / len;
+        if records < 2 {
             return 1;
         }
         self.entry = self.entry.or_else(|| leases.lend());
         match self.entry {
             // Not vacant: a revoker is just reading where the last lease lay.
-            Some(entry) if leases.get(entry).is_vacant() => self.target / len,
+            Some(entry) if leases.get(entry).is_vacant() => records,
             _ => 1,
         }
     }

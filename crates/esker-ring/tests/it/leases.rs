@@ -118,6 +118,93 @@ fn a_lease_that_is_used_up_is_over_at_once() {
     assert!(appender.retire().is_none());
 }
 
+/// Appends a record of 100 bytes, and says how many such records are leased from it on: 1 if it has
+/// a reservation of its own. `None` if it lies in a lease that there was before.
+fn leased_from(ring: &Ring, appender: &mut Appender) -> Option<u64> {
+    let before = ring.tail();
+    let record = reserved(appender, 100);
+    let leased = (record.address() == before).then(|| (ring.tail() - before) / 100);
+    assert!(record.commit().is_none());
+    leased
+}
+
+fn seal_and_recycle(ring: &Ring) {
+    let Seal::Sealed { buffer, .. } = ring.seal() else {
+        panic!("it holds a record");
+    };
+    buffer.expect("nobody is writing").recycle();
+}
+
+#[test]
+fn a_lease_is_as_long_as_what_was_used_of_the_last_and_grows_when_it_is_used_up() {
+    let ring = leasing().build().expect("a ring");
+    let mut appender = ring.appender();
+    assert_eq!(leased_from(&ring, &mut appender), Some(10));
+    for _ in 1..4 {
+        assert_eq!(leased_from(&ring, &mut appender), None);
+    }
+    seal_and_recycle(&ring);
+    // Revoked after four records of ten.
+    assert_eq!(leased_from(&ring, &mut appender), Some(4));
+    for _ in 1..4 {
+        assert_eq!(leased_from(&ring, &mut appender), None);
+    }
+    assert_eq!(leased_from(&ring, &mut appender), Some(8));
+    // Given up with a rest that is too short for what comes: that is no reason for less.
+    assert!(appender.retire().is_none());
+    assert_eq!(
+        leased_from(&ring, &mut appender),
+        Some(10),
+        "no more than 1024"
+    );
+}
+
+#[test]
+fn who_puts_one_record_into_each_buffer_leases_nothing_and_who_puts_some_does_again() {
+    let ring = leasing().build().expect("a ring");
+    let mut appender = ring.appender();
+    assert_eq!(leased_from(&ring, &mut appender), Some(10));
+    for _ in 0..6 {
+        seal_and_recycle(&ring);
+        assert_eq!(leased_from(&ring, &mut appender), Some(1));
+    }
+    assert_eq!(leased_from(&ring, &mut appender), Some(1));
+    // The third in this buffer.
+    assert_eq!(leased_from(&ring, &mut appender), Some(2));
+    assert_eq!(leased_from(&ring, &mut appender), None);
+    assert_eq!(leased_from(&ring, &mut appender), Some(4));
+}
+
+#[test]
+fn a_record_without_a_lease_leaves_nothing_behind() {
+    let ring = leasing().build().expect("a ring");
+    let mut appender = ring.appender();
+    // Two of them are more than a lease may have.
+    let record = reserved(&mut appender, 600);
+    let address = record.address();
+    assert!(record.commit().is_none());
+    assert_eq!(ring.tail(), address + 600);
+    assert!(matches!(
+        ring.pin_committed(address),
+        PinCommitted::Pinned(_)
+    ));
+}
+
+#[test]
+fn dropping_an_appender_gives_its_lease_and_its_entry_back() {
+    let ring = leasing().build().expect("a ring");
+    // More often than there are entries.
+    for _ in 0..70 {
+        let mut appender = ring.appender();
+        assert_eq!(leased_from(&ring, &mut appender), Some(10));
+        let last = ring.tail() - 1;
+        assert!(matches!(ring.pin_committed(last), PinCommitted::Busy));
+        drop(appender);
+        assert!(matches!(ring.pin_committed(last), PinCommitted::Pinned(_)));
+        seal_and_recycle(&ring);
+    }
+}
+
 #[test]
 fn a_pin_shows_what_was_committed_once_the_leases_are_revoked() {
     let ring = leasing().build().expect("a ring");

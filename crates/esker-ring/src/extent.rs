@@ -227,10 +227,7 @@ impl Ring {
                 Seal::Sealed { end } => self.insert_extent(slot, end, extent),
                 Seal::Empty | Seal::AlreadySealed(_) => Attempt::Again(extent),
             },
-            SealEmpty::AlreadySealed if shared.newest() == newest => {
-                extent.refused(shared.blocked(newest))
-            }
-            SealEmpty::AlreadySealed => Attempt::Again(extent),
+            SealEmpty::AlreadySealed => extent.refused(shared.blocked(newest)),
         }
     }
 
@@ -295,7 +292,6 @@ impl Ring {
             };
         };
         // The claim comes before `closed`, so that no general opener ever competes for `next`.
-        slot.tenancy.publish_end(end, start);
         shared.claim_after_own(seq);
         slot.tenancy.close(seq, end, start);
         to.tenancy.begin(next, start);

@@ -24,7 +24,7 @@ pub(crate) const TAG_BITS: u32 = 24;
 pub(crate) const SPARE_SHIFT: u32 = 3;
 /// Width of the spare field in bits.
 pub(crate) const SPARE_BITS: u32 = 5;
-/// The closing bit: the lease is over, and somebody is giving it back.
+/// The closing bit: the lease is over, and a revoker is reading its place.
 pub(crate) const CLOSING_BIT: u32 = 2;
 /// The active bit: a record is under way.
 pub(crate) const ACTIVE_BIT: u32 = 1;
@@ -132,17 +132,17 @@ pub(crate) enum Retire {
 /// | 0 | 0 | 0 | vacant: the owner may install a lease |
 /// | 0 | 0 | 1 | idle: the owner may begin a record or retire, anybody may revoke |
 /// | 0 | 1 | 1 | a record is under way: the word is the owner's |
-/// | 1 | 0 | 1 | closing: whoever brought it here reads the lease's place and vacates the entry |
+/// | 1 | 0 | 1 | closing: the revoker that brought it here reads the lease's place and vacates the entry |
 /// | any | any | any | never, otherwise |
 pub(crate) struct Lease {
     /// Installed by the owner when vacant; taken from idle by compare-and-swap of the owner or of
-    /// a revoker; stored by the owner alone while active; vacated by whoever closes.
+    /// a revoker; stored by the owner alone while active; vacated by whoever ends the lease.
     word: ContendedU64,
     /// Not zero: a revoker found a record under way, and its owner is to close the lease after it.
     /// Set by revokers, cleared by the owner before it installs, read by it after each record.
     notice: AtomicU64,
     /// Sequence number of the tenancy. Written by the owner before it installs, read by whoever
-    /// closes before it vacates.
+    /// ends the lease, before the next is installed.
     seq: AtomicU64,
     /// Where the lease ends in the buffer. Written and read like `seq`.
     end: AtomicU64,
@@ -247,20 +247,20 @@ impl Lease {
     /// Ends the record under way and the lease with it: there is nothing left of it.
     #[inline]
     pub(crate) fn commit_last(&self) {
-        // Whoever left a notice asked for nothing else. Release: as in `vacate`.
-        self.word.store(VACANT, Ordering::Release);
+        // Whoever left a notice asked for nothing else. Relaxed: the record is published by leaving
+        // the buffer (E3), and the entry by `take_back` (L3).
+        self.word.store(VACANT, Ordering::Relaxed);
     }
 
     /// Ends an idle lease. Only the owner, which knows it as `idle`.
     pub(crate) fn retire(&self, idle: Idle) -> Retire {
-        // Relaxed: the owner takes its own lease.
-        match self.word.compare_exchange(
-            idle.0,
-            idle.0 | CLOSING,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        ) {
-            Ok(before) => Retire::Close(self.vacate(before)),
+        // Vacant at once: only the owner installs, and it reads the place before it does.
+        // Relaxed: the owner takes its own lease; the entry is published by `take_back` (L3).
+        match self
+            .word
+            .compare_exchange(idle.0, VACANT, Ordering::Relaxed, Ordering::Relaxed)
+        {
+            Ok(before) => Retire::Close(self.place(before)),
             Err(found) if found & ACTIVE != 0 => Retire::Forgotten,
             Err(_) => Retire::Gone,
         }
@@ -282,12 +282,17 @@ impl Lease {
             // Acquire: what the owner has committed under the lease, and where it lies (L1).
             match self.word.compare_exchange(
                 seen,
-                seen & !ACTIVE | CLOSING,
+                seen | CLOSING,
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
                 // Its place is read only now: it may be a later lease than the one looked at.
-                Ok(_) => return Revoke::Close(self.vacate(seen)),
+                Ok(_) => {
+                    let closing = self.place(seen);
+                    // Release: the owner writes the next lease's place after this read (L3).
+                    self.word.store(VACANT, Ordering::Release);
+                    return Revoke::Close(closing);
+                }
                 Err(current) => seen = current,
             }
         }
@@ -299,18 +304,15 @@ impl Lease {
         self.notice.store(1, Ordering::Relaxed);
     }
 
-    /// Reads the place of a lease that is the caller's to close, and gives the entry back.
-    fn vacate(&self, word: u64) -> Closing {
+    /// Where a lease lies that is the caller's to close, and that ended as `word`.
+    fn place(&self, word: u64) -> Closing {
         // Relaxed, both: the owner's own, or seen by `revoke`'s acquire (L1).
-        let closing = Closing {
+        Closing {
             seq: self.seq.load(Ordering::Relaxed),
             used: (word >> USED_SHIFT) as u32,
             #[expect(clippy::cast_possible_truncation, reason = "an offset in a buffer")]
             end: self.end.load(Ordering::Relaxed) as u32,
-        };
-        // Release: the owner writes the next lease's place after this read (L3).
-        self.word.store(VACANT, Ordering::Release);
-        closing
+        }
     }
 }
 
@@ -382,18 +384,18 @@ impl Leases {
         // Relaxed: the fence orders it.
         let lent = self.lent.load(Ordering::Relaxed);
         let mut under_way = self.revoke_idle(lent, seq, &mut close);
-        if under_way == 0 {
-            return;
-        }
         for entry in bits(under_way) {
             self.get(entry).notify();
         }
         for _ in 0..LOOKS {
-            under_way = self.revoke_idle(under_way, seq, &mut close);
             if under_way == 0 {
-                return;
+                break;
             }
             spin_loop();
+            under_way = self.revoke_idle(under_way, seq, &mut close);
+        }
+        if under_way == 0 {
+            return;
         }
         if !cfg!(esker_canary = "lease-look-without-fence") {
             // Between leaving a notice and the last look (L4).

@@ -267,14 +267,13 @@ impl Shared {
         if let Err(needed) = self.check_limit(base, u64::from(self.shape.capacity)) {
             return self.unless_moved(seq, Opening::Limit { needed });
         }
-        // The claim. Release: passes on that `seq` is closed (E4). Acquire: not needed for what
-        // was read above, whose own Acquires did it; it keeps claims a chain, so that one seen
-        // implies all before it (E5).
+        // The claim. Release: passes on that `seq` is closed (E4), and with it the claims before
+        // this one, for `closed` comes after the claim of its own buffer (E5).
         if cfg!(esker_canary = "claim-by-store") {
             self.opening.store(next, Ordering::Release);
         } else if self
             .opening
-            .compare_exchange(seq, next, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(seq, next, Ordering::Release, Ordering::Relaxed)
             .is_err()
         {
             return Opening::Moved;

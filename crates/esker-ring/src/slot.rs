@@ -139,18 +139,13 @@ impl Tenancy {
         if cfg!(esker_canary = "closed-before-base") {
             self.closed.store(seq, Ordering::Release);
         }
-        self.publish_end(end, next_base);
-        // Release: whoever sees the tenancy closed sees its end and next base (E1).
-        self.closed.store(seq, Ordering::Release);
-    }
-
-    /// The first half of [`close`](Self::close): end and next base, not yet `closed`.
-    pub(crate) fn publish_end(&self, end: u64, next_base: u64) {
         // Relaxed: read only under `closed` (E1) or under the flush claim (E3).
         self.end.store(end, Ordering::Relaxed);
         // Release: who reads a later tenancy's value ahead of its checks also sees the claims in
         // between, and so fails those checks (E5).
         self.next_base.store(next_base, Ordering::Release);
+        // Release: whoever sees the tenancy closed sees its end and next base (E1).
+        self.closed.store(seq, Ordering::Release);
     }
 
     pub(crate) fn free_for(&self, seq: u64) {

@@ -482,9 +482,15 @@ impl Shared {
                 // Claimed, but its base is not stored yet: what is before it says where it will be.
                 None => (self.position_in(newest.wrapping_sub(1)), 1),
             };
+            let age = if cfg!(esker_canary = "position-without-age") {
+                0
+            } else {
+                age
+            };
             // The slot was not reused before `opening` passed it by a whole round (E5).
+            let is_whole = self.newest().wrapping_sub(newest) + age < self.slots();
             if let Some(position) = position
-                && self.newest().wrapping_sub(newest) + age < self.slots()
+                && (is_whole || cfg!(esker_canary = "position-without-recheck"))
             {
                 return position;
             }

@@ -72,7 +72,8 @@ models! {
     a_late_extent_finds_the_limit: 1 first 10_000,
     a_close_wakes_whoever_waits_for_it: 2,
     a_full_ring_wakes_its_task: 3,
-    a_position_is_of_one_moment: 1,
+    a_position_is_of_one_moment: 2,
+    the_tail_never_sinks: 1,
 }
 
 /// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says

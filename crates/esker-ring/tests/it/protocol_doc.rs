@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::scenarios::ALL;
 
 const DOC: &str = include_str!("../../../../docs/protocol.md");
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
+    include_str!("../../src/extent.rs"),
     include_str!("../../src/lease.rs"),
     include_str!("../../src/seal.rs"),
     include_str!("../../src/ring.rs"),

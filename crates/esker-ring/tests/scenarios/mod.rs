@@ -71,6 +71,7 @@ macro_rules! every_scenario {
                 a_close_wakes_whoever_waits_for_it,
                 a_full_ring_wakes_its_task,
                 a_position_is_of_one_moment,
+                the_tail_never_sinks,
             ],
             large: [
                 a_late_extent_finds_no_slot,

@@ -108,7 +108,15 @@ pub(crate) fn announce(command: &Command) {
 }
 
 /// Runs a `cargo test`, lets its output through, and adds up its result lines.
-pub(crate) fn run_tests(mut command: Command) -> Result<(ExitStatus, Tally), SuiteError> {
+pub(crate) fn run_tests(command: Command) -> Result<(ExitStatus, Tally), SuiteError> {
+    run_tests_and_look(command, |_| ())
+}
+
+/// The same, and shows each line to `look`.
+pub(crate) fn run_tests_and_look(
+    mut command: Command,
+    mut look: impl FnMut(&str),
+) -> Result<(ExitStatus, Tally), SuiteError> {
     announce(&command);
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut tally = Tally::default();
@@ -117,6 +125,7 @@ pub(crate) fn run_tests(mut command: Command) -> Result<(ExitStatus, Tally), Sui
         let line = line?;
         let line = String::from_utf8_lossy(&line);
         println!("{line}");
+        look(&line);
         if let Some(one) = result_line(&line) {
             tally += one;
         }

@@ -1,7 +1,7 @@
 //! Models of the stable-prefix tracker, of what a success waits for, of the turns of group commit and
 //! of the futures that wait, over their real code. Built only with `--cfg esker_loom`.
 //!
-//! Each runs every interleaving that loom can reach within `LOOM_MAX_PREEMPTIONS`.
+//! Each says within which bound on preemptions; `LOOM_MAX_PREEMPTIONS` overrides them all.
 #![cfg(esker_loom)]
 #![allow(
     dead_code,
@@ -62,12 +62,12 @@ models! {
     nobody_waits_for_ever_when_two_lead: 2,
     whoever_wants_less_is_served_by_whoever_wants_more: 2,
     whoever_is_to_lead_and_need_not_wakes_the_next: 2,
-    no_sync_is_missed_when_another_is_faster: 3,
+    no_sync_is_missed_when_another_is_faster: 2,
 }
 
 /// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says
 /// otherwise, and says how many interleavings that were.
-fn model(name: &str, preemptions: usize, scenario: fn()) {
+fn model(name: &str, preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -96,8 +96,8 @@ impl Disk {
 }
 
 /// Flights that each cover buffer `START`, which the disk has lost: nobody may count it.
-fn nothing_lost_counts(flights: usize) {
-    loom::model(move || {
+fn nothing_lost_counts(name: &str, flights: usize) {
+    model(name, 2, move || {
         let durable = Arc::new(Durable::new(2, START, START * 10));
         let disk = Arc::new(Disk {
             failure: AtomicUsize::new(1),
@@ -135,18 +135,21 @@ fn nothing_lost_counts(flights: usize) {
 
 #[test]
 fn of_two_in_flight_the_one_that_succeeds_does_not_make_good_what_the_other_was_told() {
-    nothing_lost_counts(2);
+    nothing_lost_counts(
+        "of_two_in_flight_the_one_that_succeeds_does_not_make_good_what_the_other_was_told",
+        2,
+    );
 }
 
 #[test]
 fn of_three_in_flight_none_makes_good_what_one_was_told() {
-    nothing_lost_counts(3);
+    nothing_lost_counts("of_three_in_flight_none_makes_good_what_one_was_told", 3);
 }
 
 /// Every success counts in the end, and `moved` is reported by whoever made it count.
 #[test]
 fn no_success_is_held_back_for_ever() {
-    loom::model(|| {
+    model("no_success_is_held_back_for_ever", 2, || {
         let durable = Arc::new(Durable::new(3, START, START * 10));
         let lands = |durable: &Durable, seq: u64| {
             let flight = durable.begin();
@@ -203,7 +206,7 @@ fn waits(tasks: &Tasks, reached: &AtomicU64, end: u64) -> bool {
 /// Loom reports a future that is never woken.
 #[test]
 fn a_future_is_woken_whenever_the_prefix_moves() {
-    loom::model(|| {
+    model("a_future_is_woken_whenever_the_prefix_moves", 2, || {
         let tasks = Arc::new(Tasks::default());
         let reached = Arc::new(AtomicU64::new(0));
         let future = {
@@ -221,7 +224,8 @@ fn a_future_is_woken_whenever_the_prefix_moves() {
 /// Loom reports a committer that sleeps while somebody is here.
 #[test]
 fn the_committer_serves_whoever_comes_and_ends_with_the_store() {
-    loom::model(|| {
+    const NAME: &str = "the_committer_serves_whoever_comes_and_ends_with_the_store";
+    model(NAME, 2, || {
         let tasks = Arc::new(Tasks::default());
         let reached = Arc::new(AtomicU64::new(0));
         let committer = {
@@ -249,7 +253,7 @@ fn the_committer_serves_whoever_comes_and_ends_with_the_store() {
 /// Loom reports a future that outlives the store asleep.
 #[test]
 fn a_future_is_woken_when_the_store_ends() {
-    loom::model(|| {
+    model("a_future_is_woken_when_the_store_ends", 2, || {
         let tasks = Arc::new(Tasks::default());
         let future = {
             let tasks = Arc::clone(&tasks);

@@ -3,8 +3,12 @@
 //! A suite that cannot fail proves nothing. `tidy` demands that this table and the sources name the
 //! same canaries.
 
+use std::env;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -12,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::suite::{SuiteError, Tally};
-use crate::workspace::{Workspace, build, canary_flag};
+use crate::workspace::{Workspace, build};
 
 /// What catches a canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,16 +177,17 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Switches each canary of a catcher on, one after the other, and demands that a test fails.
 ///
-/// `command` makes the cargo command that builds and runs the tests, and adds the flag it is given.
+/// `command` makes the cargo command that builds and runs a package's tests.
 pub(crate) fn run(
     workspace: &Workspace,
     catcher: Catcher,
-    command: impl Fn(&str, &str) -> Command,
+    command: impl Fn(&str) -> Command,
 ) -> Result<Tally, SuiteError> {
     let mut tally = Tally::default();
     for canary in CANARIES.iter().filter(|canary| canary.catcher == catcher) {
         let Canary { name, tests, .. } = canary;
-        let mut build_command = command(tests, &canary_flag(name));
+        let mut build_command = command(tests);
+        switch_on(workspace, &mut build_command, name)?;
         build_command.arg("--no-run");
         let settings = build_command
             .get_envs()
@@ -203,6 +208,39 @@ pub(crate) fn run(
         tally.count(caught.is_ok());
     }
     Ok(tally)
+}
+
+/// Has cargo compile the workspace's own packages with one known bug switched on. With a flag for all
+/// packages it would compile their dependencies anew for each.
+///
+/// Cargo calls the compiler through a wrapper then: this program, by a link whose name is the bug's.
+/// It knows wrappers by their paths, so it does not take what one has compiled for another's.
+pub(crate) fn switch_on(
+    workspace: &Workspace,
+    command: &mut Command,
+    canary: &str,
+) -> io::Result<()> {
+    let links = workspace.target_dir("canaries");
+    fs::create_dir_all(&links)?;
+    let link = links.join(canary);
+    match fs::remove_file(&link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => symlink(env::current_exe()?, &link)?,
+    }
+    command.env("RUSTC_WORKSPACE_WRAPPER", link);
+    Ok(())
+}
+
+/// If this program was started by the link of a known bug, becomes the compiler that it wraps, with
+/// that bug switched on. Returns the error if that fails, and nothing otherwise.
+pub(crate) fn become_compiler() -> Option<io::Error> {
+    let mut args = env::args_os();
+    let program = args.next()?;
+    let name = Path::new(&program).file_name()?.to_str()?;
+    let canary = CANARIES.iter().find(|canary| canary.name == name)?;
+    let mut compiler = Command::new(args.next()?);
+    let flag = format!("esker_canary=\"{}\"", canary.name);
+    Some(compiler.args(args).args(["--cfg", &flag]).exec())
 }
 
 /// Runs test binaries until a test fails. What they print is the report of a bug that is meant to

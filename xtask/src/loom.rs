@@ -41,15 +41,15 @@ const BOUND: &str = "LOOM_MAX_PREEMPTIONS";
 
 fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
     if matches.get_flag("canaries") {
-        return canary::run(workspace, Catcher::Loom, |package, flag| {
-            models(workspace, package, flag)
+        return canary::run(workspace, Catcher::Loom, |package| {
+            models(workspace, package)
         });
     }
     let mut tally = Tally::default();
     let mut explored = BTreeMap::new();
     for package in PACKAGES {
         if has_models(workspace, package) {
-            let mut command = models(workspace, package, "");
+            let mut command = models(workspace, package);
             // Each model says how many interleavings it was.
             command.args(["--", "--show-output"]);
             tally += run_tests_and_look(command, |line| {
@@ -116,13 +116,12 @@ fn has_models(workspace: &Workspace, package: &str) -> bool {
     workspace.root.join(models).is_file()
 }
 
-fn models(workspace: &Workspace, package: &str, more_flags: &str) -> Command {
-    let flags = format!("--cfg esker_loom {more_flags}");
+fn models(workspace: &Workspace, package: &str) -> Command {
     let mut command = workspace.cargo(&["test", "--release", "--package", package]);
     command
         .args(["--test", "loom", "--target-dir"])
         .arg(workspace.target_dir("loom"))
-        .env("RUSTFLAGS", flags.trim_end());
+        .env("RUSTFLAGS", "--cfg esker_loom");
     command
 }
 

@@ -67,8 +67,8 @@ const PACKAGES: &[(&str, u64)] = &[
 
 fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
     if matches.get_flag("canaries") {
-        return canary::run(workspace, Catcher::Shuttle, |package, flag| {
-            tests(workspace, package, flag)
+        return canary::run(workspace, Catcher::Shuttle, |package| {
+            tests(workspace, package)
         });
     }
     let (package, test) = (matches.get_one("package"), matches.get_one("test"));
@@ -82,7 +82,7 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
     let shares: u64 = chosen.iter().map(|(_, share)| share).sum();
     let mut tally = Tally::default();
     for (package, share) in chosen {
-        let mut command = tests(workspace, package, "");
+        let mut command = tests(workspace, package);
         if let Some(seed) = matches.get_one::<u64>("seed") {
             command.env("ESKER_SHUTTLE_SEED", seed.to_string());
         }
@@ -108,7 +108,7 @@ fn rounds(workspace: &Workspace, package: &str, test: Option<&String>) -> Result
     if test.is_some() {
         return Ok(1);
     }
-    let mut command = tests(workspace, package, "");
+    let mut command = tests(workspace, package);
     command.arg("--no-run");
     let binary = build(command)?.pop();
     let binary: PathBuf = binary.ok_or("the tests do not build")?;
@@ -119,13 +119,12 @@ fn rounds(workspace: &Workspace, package: &str, test: Option<&String>) -> Result
     Ok(tests.count().div_ceil(cores).max(1) as u64)
 }
 
-fn tests(workspace: &Workspace, package: &str, more_flags: &str) -> Command {
-    let flags = format!("--cfg esker_shuttle {more_flags}");
+fn tests(workspace: &Workspace, package: &str) -> Command {
     let mut command = workspace.cargo(&["test", "--release", "--package", package]);
     command
         .args(["--test", "shuttle", "--target-dir"])
         .arg(workspace.target_dir("shuttle"))
-        .env("RUSTFLAGS", flags.trim_end())
+        .env("RUSTFLAGS", "--cfg esker_shuttle")
         // What a failure prints is its seed; the stack is shuttle's.
         .env("RUST_BACKTRACE", "0");
     command

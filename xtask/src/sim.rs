@@ -60,12 +60,11 @@ const STRIDE: u64 = 1 << 32;
 
 fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
     if matches.get_flag("canaries") {
-        return canary::run(workspace, Catcher::Sim, |package, flag| {
+        return canary::run(workspace, Catcher::Sim, |package| {
             let mut command = tests(workspace, package);
             command
                 .arg("--target-dir")
-                .arg(workspace.target_dir("canary"))
-                .env("RUSTFLAGS", flag);
+                .arg(workspace.target_dir("canary"));
             command
         });
     }

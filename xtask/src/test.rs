@@ -29,12 +29,11 @@ pub(crate) const SUITE: Suite = Suite {
 
 fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
     if matches.get_flag("canaries") {
-        return canary::run(workspace, Catcher::Test, |package, flag| {
+        return canary::run(workspace, Catcher::Test, |package| {
             let mut command = workspace.cargo(&["test", "--all-features", "--package", package]);
             command
                 .args(["--lib", "--bins", "--tests", "--target-dir"])
-                .arg(workspace.target_dir("canary"))
-                .env("RUSTFLAGS", flag);
+                .arg(workspace.target_dir("canary"));
             command
         });
     }

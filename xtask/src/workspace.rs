@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use cargo_metadata::{Message, Metadata, MetadataCommand};
 
+use crate::canary::switch_on;
 use crate::suite::{SuiteError, Tally};
 
 /// The workspace that this binary was built from.
@@ -53,10 +54,8 @@ impl Workspace {
     ) -> Result<PathBuf, SuiteError> {
         let mut command = self.cargo(&["build", "--release", "--package", package]);
         if let Some(canary) = canary {
-            command
-                .arg("--target-dir")
-                .arg(self.target_dir("canary"))
-                .env("RUSTFLAGS", canary_flag(canary));
+            command.arg("--target-dir").arg(self.target_dir("canary"));
+            switch_on(self, &mut command, canary)?;
         }
         build(command)?
             .pop()
@@ -81,11 +80,6 @@ pub(crate) fn build(mut command: Command) -> Result<Vec<PathBuf>, SuiteError> {
         binaries.clear();
     }
     Ok(binaries)
-}
-
-/// The flag that switches one known bug on.
-pub(crate) fn canary_flag(canary: &str) -> String {
-    format!("--cfg esker_canary=\"{canary}\"")
 }
 
 fn cargo_path() -> OsString {

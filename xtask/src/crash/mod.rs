@@ -87,6 +87,10 @@ pub(crate) const SUITE: Suite = Suite {
 /// After so many failures the rest tells nothing new.
 const MAX_FAILURES: u64 = 3;
 
+/// How long a known bug may stay hidden at least, and how many crashes are made of each record then.
+const CANARY_TIME: Duration = Duration::from_secs(600);
+const CANARY_IMAGES: u64 = 120;
+
 /// How many records may go on from one another's crashes.
 const MAX_CHAIN: usize = 3;
 
@@ -150,6 +154,13 @@ fn run_canaries(
 ) -> Result<Tally, SuiteError> {
     let mut tally = Tally::default();
     let binary = workspace.build_binary("esker-cli", None)?;
+    // What shows in one crash of some hundred takes as many; what shows at once ends it at once.
+    let options = &Options {
+        time: options.time.max(CANARY_TIME),
+        images: options.images.max(CANARY_IMAGES),
+        dir: options.dir.clone(),
+        ..*options
+    };
     for &name in canary::CRASH {
         let writer = if name == canary::CLI_ACK_BEFORE_DURABLE {
             Writer::Command(workspace.build_binary("esker-cli", Some(name))?)

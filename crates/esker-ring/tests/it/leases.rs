@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use esker_buf::{AlignedBuf, Alignment};
 use esker_ring::{
-    Appender, PinCommitted, Reservation, ReserveError, Ring, RingBuilder, Seal, TryReserve,
+    Appender, PinCommitted, Reservation, ReserveError, ReserveExtent, Ring, RingBuilder, Seal,
+    TryReserve,
 };
 
 use crate::support::{
@@ -65,6 +67,23 @@ fn an_idle_lease_does_not_hold_up_a_seal() {
     let record = reserved(&mut appender, 100);
     assert_eq!(record.address(), BASE + 1536 + 64);
     assert_eq!(ring.tail(), record.address() + 100);
+}
+
+#[test]
+fn an_idle_lease_does_not_hold_up_the_buffer_before_an_extent() {
+    let ring = leasing().build().expect("a ring");
+    let mut appender = ring.appender();
+    assert!(reserved(&mut appender, 100).commit().is_none());
+    let memory = AlignedBuf::zeroed(8192, Alignment::SECTOR).expect("memory");
+    let Ok(ReserveExtent::Reserved {
+        reservation,
+        previous: Some(previous),
+    }) = ring.reserve_extent(memory, 8000)
+    else {
+        panic!("the inserter is the last one out of the buffer before");
+    };
+    assert_eq!(previous.len(), HEADER + 1000);
+    assert!(reservation.commit().is_some());
 }
 
 #[test]

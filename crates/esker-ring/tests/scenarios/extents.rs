@@ -42,3 +42,14 @@ pub(crate) fn an_extent_waits_for_its_slot() {
     written.extend([one, two]);
     finish(&ring, &sink, &written);
 }
+
+/// E6, extents: one takes the slot of another, whose memory goes at the same time.
+pub(crate) fn an_extent_takes_the_slot_of_another() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let (first, one) = take_extent(&ring, 1);
+    let flusher = spawn(&ring, &sink, move |_, sink| sink.take(first));
+    let two = append_extents(&ring, &sink, 2);
+    let three = append_extents(&ring, &sink, 3);
+    join(flusher);
+    finish(&ring, &sink, &[one.to_vec(), two, three].concat());
+}

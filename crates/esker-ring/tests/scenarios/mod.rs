@@ -72,6 +72,7 @@ macro_rules! every_scenario {
                 a_full_ring_wakes_its_task,
                 a_position_is_of_one_moment,
                 the_tail_never_sinks,
+                an_extent_takes_the_slot_of_another,
             ],
             large: [
                 a_late_extent_finds_no_slot,

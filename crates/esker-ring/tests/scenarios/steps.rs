@@ -247,6 +247,23 @@ fn reserve_extent(ring: &Ring, sink: &Sink, mark: u8) -> Inserted {
     }
 }
 
+/// Inserts an extent of three records' length into an empty buffer, and takes it.
+pub(super) fn take_extent(ring: &Ring, mark: u8) -> (SealedBuffer, [(u64, u8); 3]) {
+    let alignment = Alignment::new(8).expect("a power of two");
+    let memory = AlignedBuf::zeroed(HEADER + 3 * RECORD, alignment).expect("memory");
+    match ring.reserve_extent(memory, 3 * RECORD).expect("it fits") {
+        ReserveExtent::Reserved {
+            mut reservation, ..
+        } => {
+            reservation.fill(mark);
+            let address = reservation.address();
+            let extent = reservation.commit().expect("the last one out");
+            (extent, [0, 8, 16].map(|at| (address + at, mark)))
+        }
+        other => panic!("the buffer is empty: {other:?}"),
+    }
+}
+
 /// Appends [`REPEATS`] extents, all with the same mark.
 pub(super) fn append_extents(ring: &Ring, sink: &Sink, mark: u8) -> Vec<(u64, u8)> {
     let extents = (0..REPEATS).flat_map(|_| append_extent(ring, sink, mark));

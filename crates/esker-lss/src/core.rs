@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use esker_io::{Backend, IoError, Lane, Registration};
+use esker_io::{Backend, IoError, Lane};
 use esker_ring::Ring;
 
 use crate::Lsn;
@@ -40,8 +40,6 @@ use crate::trim::Marks;
 pub(crate) struct Core<B: Backend> {
     // The backend is declared first and so dropped first: it waits for what is in flight.
     pub(crate) backend: Arc<B>,
-    /// The ring's memory, as the backend knows it.
-    pub(crate) _registration: Option<Registration>,
     pub(crate) lane: Lane<B>,
     pub(crate) ring: Ring,
     pub(crate) options: Options,

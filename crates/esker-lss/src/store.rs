@@ -695,10 +695,7 @@ fn open<B: Backend>(
         .void(move |address, room| record::write_void(room, &checksums, Lsn::new(address)))
         .build()?;
     let window = usize::try_from(geometry.window_slots()).unwrap_or(usize::MAX);
-    // Faster where the backend has a use for it, and the same where it has not.
-    let registration = backend.register(Box::new(ring.memory())).ok();
     let core = Arc::new(Core {
-        _registration: registration,
         lane: Lane::new(Arc::clone(&backend), options.ordering),
         log: Log::new(&segments),
         written: Frontier::new(window, start.seq, start.lsn.get()),

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use esker_buf::{AlignedBuf, Alignment};
 use esker_io::{
-    Action, AnyBackend, Backend, BackendExt, Blocking, Completion, Create, Durability, FileHandle,
-    FileOptions, IoError, Lane, Operation, Ordering, UringConfig, WriteMemory,
+    Action, AnyBackend, Backend, BackendExt, Blocking, Completion, Create, Direct, Durability,
+    FileHandle, FileOptions, IoError, Lane, Operation, Ordering, UringConfig, WriteMemory,
 };
 
 use super::mounts::mount;
@@ -54,7 +55,11 @@ struct Case {
 
 impl Case {
     fn new(backend: AnyBackend, ordering: Ordering, first: &Path, second: &Path) -> Self {
-        let options = FileOptions::read_write().create(Create::New);
+        // The kernel runs buffered writes of one worker pool one after the other when their files
+        // happen to share a hash bucket; direct ones it doesn't.
+        let options = FileOptions::read_write()
+            .create(Create::New)
+            .direct(Direct::Try);
         let open = |path: &Path| backend.open(path, &options).expect("a new file");
         let (first, file) = (open(first), open(second));
         let backend = Arc::new(backend);
@@ -74,7 +79,9 @@ impl Case {
             let results = Arc::clone(&self.results);
             let action = Action::Write {
                 offset: 0,
-                memory: WriteMemory::new(vec![7u8; 8192]),
+                memory: WriteMemory::new(
+                    AlignedBuf::zeroed(8192, Alignment::BLOCK).expect("memory"),
+                ),
                 durability: Durability::Durable,
             };
             Operation::new(file.clone(), action, move |done: Completion| {

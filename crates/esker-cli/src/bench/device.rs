@@ -66,7 +66,9 @@ impl Device {
     /// Records or megabytes per second.
     pub(super) fn measure(&self, raw: Raw, time: Duration) -> Outcome<f64> {
         let start = Instant::now();
-        let in_time = || start.elapsed() < time;
+        // At least one, however long it took to come here.
+        let mut is_first = true;
+        let in_time = || std::mem::take(&mut is_first) || start.elapsed() < time;
         let amount = match raw {
             Raw::DurableWrites => self.write_durably(in_time)?,
             Raw::Writes => self.write(in_time)? * MIB,
@@ -137,7 +139,7 @@ impl Device {
                         let mut random = SmallRng::seed_from_u64(seed as u64);
                         let mut buf = AlignedBuf::zeroed(BLOCK as usize, Alignment::BLOCK)?;
                         let mut count = 0;
-                        while start.elapsed() < time {
+                        while count == 0 || start.elapsed() < time {
                             let action = Action::Read {
                                 offset: random.random_range(..FILE_BYTES / BLOCK) * BLOCK,
                                 memory: ReadMemory::new(buf),

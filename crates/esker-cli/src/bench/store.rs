@@ -45,7 +45,7 @@ pub(super) fn measure(
             let start = Instant::now();
             let records = together(threads, |_| {
                 let mut records = 0;
-                while start.elapsed() < time {
+                while records == 0 || start.elapsed() < time {
                     store.append_durable(&[7; 256])?;
                     records += 1;
                 }
@@ -60,7 +60,7 @@ pub(super) fn measure(
             let bytes = together(threads, |_| {
                 let mut bytes = 0;
                 // The clock is looked at after a batch.
-                while start.elapsed() < time && take_one(&left) {
+                while (bytes == 0 || start.elapsed() < time) && take_one(&left) {
                     for _ in 0..BATCH_BYTES / record as u64 {
                         store.append(&payload)?;
                         bytes += record as u64;
@@ -97,7 +97,7 @@ pub(super) fn measure(
             let records = together(threads, |thread| {
                 let mut random = SmallRng::seed_from_u64(thread as u64);
                 let mut records = 0;
-                while start.elapsed() < time {
+                while records == 0 || start.elapsed() < time {
                     let lsn = lsns[random.random_range(..lsns.len())];
                     if store.read(lsn)?.len() != READ_RECORD_BYTES {
                         return Err("a record came back with another length".into());

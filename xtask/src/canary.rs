@@ -6,11 +6,11 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,8 +29,32 @@ pub(crate) enum Catcher {
     Test,
     /// `cargo xtask sim --canaries`: the tests over the simulated disk, in release.
     Sim,
+    /// `cargo xtask sanitize address --canaries`: the package's tests.
+    AddressSanitizer,
+    /// `cargo xtask sanitize thread --canaries`: the package's tests.
+    ThreadSanitizer,
     /// `cargo xtask kill --canary`.
     Kill,
+}
+
+impl Catcher {
+    /// How it shows that it has caught a bug.
+    fn sign(self) -> Sign {
+        match self {
+            Self::AddressSanitizer => Sign::Report("ERROR: AddressSanitizer: "),
+            Self::ThreadSanitizer => Sign::Report("WARNING: ThreadSanitizer: data race"),
+            Self::Loom | Self::Shuttle | Self::Test | Self::Sim | Self::Kill => Sign::Failure,
+        }
+    }
+}
+
+/// What a test binary that catches a bug does.
+#[derive(Clone, Copy)]
+enum Sign {
+    /// A test of it fails, or it dies.
+    Failure,
+    /// It prints this to its standard error; that a test fails is not enough.
+    Report(&'static str),
 }
 
 /// A known bug.
@@ -135,6 +159,12 @@ pub(crate) const CANARIES: &[Canary] = &[
     shared("lss-sync-covers-later-writes"),
     shared("lss-written-is-durable"),
     shared("lss-failed-sync-made-good"),
+    canary(
+        Catcher::AddressSanitizer,
+        "esker-ring",
+        "extent-freed-at-hand-over",
+    ),
+    canary(Catcher::ThreadSanitizer, "esker-ring", "commit-relaxed"),
     canary(Catcher::Test, "esker-io", "io-fork-goes-unnoticed"),
     canary(Catcher::Test, "esker-io", "io-short-write-succeeds"),
     canary(Catcher::Test, "esker-io", "io-sink-swapped"),
@@ -200,7 +230,7 @@ pub(crate) fn run(
             continue;
         }
         let dir = workspace.root.join("crates").join(tests);
-        let caught = is_caught(&binaries, &dir, &settings)?;
+        let caught = is_caught(catcher.sign(), &binaries, &dir, &settings)?;
         match caught {
             Ok(()) => println!("ok: canary {name} is caught by {tests}"),
             Err(why) => println!("FAILED: canary {name}, which {tests} should catch, {why}"),
@@ -243,9 +273,10 @@ pub(crate) fn become_compiler() -> Option<io::Error> {
     Some(compiler.args(args).args(["--cfg", &flag]).exec())
 }
 
-/// Runs test binaries until a test fails. What they print is the report of a bug that is meant to
-/// be there, so it is not shown.
+/// Runs test binaries until one shows the sign. What they print is the report of a bug that is meant
+/// to be there, so it is not shown.
 fn is_caught(
+    sign: Sign,
     binaries: &[PathBuf],
     dir: &Path,
     settings: &[(OsString, OsString)],
@@ -254,36 +285,52 @@ fn is_caught(
     for binary in binaries {
         let mut test = Command::new(binary);
         test.current_dir(dir).envs(settings.iter().cloned());
-        test.stdout(Stdio::piped()).stderr(Stdio::null());
-        match fails(test.spawn()?, deadline)? {
+        match shows(sign, test, deadline)? {
             Some(false) => {}
             Some(true) => return Ok(Ok(())),
             None => return Ok(Err("is neither caught nor survives within the time limit")),
         }
     }
-    Ok(Err("survives: no test fails"))
+    Ok(Err(match sign {
+        Sign::Failure => "survives: no test fails",
+        Sign::Report(_) => "survives: nothing is reported",
+    }))
 }
 
-/// Whether a test binary reports a failure, or ends with one; `None` when the time is up. It is
-/// ended with its first failure: the rest tells nothing new.
-fn fails(mut child: Child, deadline: Instant) -> Result<Option<bool>, SuiteError> {
-    let output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+/// Whether a test binary shows the sign; `None` when the time is up. It is ended with its first
+/// failure or report: the rest tells nothing new.
+fn shows(sign: Sign, mut test: Command, deadline: Instant) -> Result<Option<bool>, SuiteError> {
+    match sign {
+        Sign::Failure => test.stdout(Stdio::piped()).stderr(Stdio::null()),
+        Sign::Report(_) => test.stdout(Stdio::null()).stderr(Stdio::piped()),
+    };
+    let mut child = test.spawn()?;
+    let output: Box<dyn Read + Send> = match (child.stdout.take(), child.stderr.take()) {
+        (Some(stdout), _) => Box::new(stdout),
+        (None, Some(stderr)) => Box::new(stderr),
+        (None, None) => unreachable!("one of them is piped"),
+    };
     let (report, reported) = mpsc::channel();
     let reader = thread::spawn(move || {
-        let failed = output
-            .lines()
-            .map_while(Result::ok)
-            .any(|line| line.ends_with(" ... FAILED"));
+        // Not every line has to be text.
+        let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
+        let found = lines
+            .map(|line| String::from_utf8_lossy(&line).into_owned())
+            .any(|line| match sign {
+                Sign::Failure => line.ends_with(" ... FAILED"),
+                Sign::Report(text) => line.contains(text),
+            });
         // Nobody listens any more when the time is up.
-        let _unheard = report.send(failed);
+        let _unheard = report.send(found);
     });
-    let failed = reported.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-    if failed != Ok(false) {
+    let found = reported.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    if found != Ok(false) {
         child.kill()?;
     }
     let status = child.wait()?;
     reader.join().expect("the reader does not panic");
-    Ok(failed.ok().map(|failed| failed || !status.success()))
+    let died = matches!(sign, Sign::Failure) && !status.success();
+    Ok(found.ok().map(|found| found || died))
 }
 
 #[cfg(test)]

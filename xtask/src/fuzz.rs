@@ -4,7 +4,7 @@
 //! toolchain. Their seeds are run by ordinary tests too.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use clap::{Arg, ArgMatches, value_parser};
 
@@ -68,9 +68,9 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
     for target in targets {
         let corpus = workspace.target_dir("fuzz-corpus").join(target);
         fs::create_dir_all(&corpus)?;
-        let mut command = nightly(workspace);
+        let mut command = workspace.nightly("cargo", &["fuzz", "run"]);
         command
-            .args(["run", "--fuzz-dir", DIR, "--target-dir"])
+            .args(["--fuzz-dir", DIR, "--target-dir"])
             .arg(workspace.target_dir("fuzz"))
             .arg(target)
             // What is found goes into the first directory.
@@ -93,20 +93,8 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
     Ok(tally)
 }
 
-/// Cargo as rustup finds it: the one that runs this suite is of one toolchain.
-fn nightly(workspace: &Workspace) -> Command {
-    let mut command = Command::new("cargo");
-    command
-        .args(["+nightly", "fuzz"])
-        .current_dir(&workspace.root)
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env_remove("CARGO");
-    command
-}
-
 fn is_there(workspace: &Workspace) -> bool {
-    let mut command = nightly(workspace);
-    command.arg("--version");
+    let mut command = workspace.nightly("cargo", &["fuzz", "--version"]);
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

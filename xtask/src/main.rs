@@ -19,6 +19,7 @@ mod faults;
 mod fuzz;
 mod kill;
 mod loom;
+mod sanitize;
 mod shuttle;
 mod sim;
 mod suite;
@@ -41,6 +42,7 @@ const SUITES: &[Suite] = &[
     test::SUITE,
     loom::SUITE,
     shuttle::SUITE,
+    sanitize::SUITE,
     sim::SUITE,
     damage::SUITE,
     fuzz::SUITE,

@@ -41,6 +41,19 @@ impl Workspace {
         command
     }
 
+    /// A command of the nightly toolchain, as rustup finds it, to be run at the root: the cargo that
+    /// runs this is of another.
+    pub(crate) fn nightly(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command
+            .arg("+nightly")
+            .args(args)
+            .current_dir(&self.root)
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env_remove("CARGO");
+        command
+    }
+
     /// Builds the `esker` binary in release, a known bug switched on or not, and says where it is.
     pub(crate) fn build_esker(&self, canary: Option<&str>) -> Result<PathBuf, SuiteError> {
         self.build_binary("esker-cli", canary)

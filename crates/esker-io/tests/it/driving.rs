@@ -112,6 +112,7 @@ fn failures_are_counted() {
         let refused = backend.start_write(&readable, 0, vec![1], Durability::Written);
         assert!(refused.wait(&backend).is_err());
         backend.sync_data(&file).expect("it succeeds");
+        super::until_idle(&backend);
         let counted = backend.statistics();
         assert_eq!((counted.writes.failed, counted.writes.completed), (2, 2));
         assert_eq!((counted.failed(), counted.in_flight), (2, 0));

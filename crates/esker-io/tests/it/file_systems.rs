@@ -136,6 +136,6 @@ fn a_file_system_that_is_shut_down_fails_what_is_written() {
             assert_eq!(error.fate(), Fate::Indeterminate, "{error:?}");
             assert!(error.raw_os_error().is_some(), "{error:?}");
         }
-        assert_eq!(backend.in_flight(), 0);
+        super::until_idle(&backend);
     }
 }

@@ -78,6 +78,7 @@ fn everything_succeeds() {
                 assert!(count == 3000 && buf == bytes(at));
             }
         }
+        super::until_idle(&backend);
         let counted = backend.statistics();
         assert_eq!((counted.in_flight, counted.failed()), (0, 0));
         assert!(counted.retries > 0, "{counted:?}");

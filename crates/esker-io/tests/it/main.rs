@@ -17,8 +17,12 @@ mod shutdown;
 mod traced;
 
 use std::path::Path;
+use std::time::Duration;
 
 use esker_io::{AnyBackend, Blocking, Uring, UringConfig, UringError, conformance};
+
+/// Longer than anything takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Directories on the disk and, where there is one, on a file system in memory.
 fn roots() -> Vec<tempfile::TempDir> {
@@ -30,6 +34,12 @@ fn roots() -> Vec<tempfile::TempDir> {
         println!("skipped: there is no /dev/shm");
     }
     roots
+}
+
+/// Waits until the last sink has returned, which may be later than what it tells somebody.
+fn until_idle(backend: &impl esker_io::Backend) {
+    let over = backend.wait_until(&mut || backend.in_flight() == 0, Some(PATIENCE));
+    assert!(over, "{} are left in flight", backend.in_flight());
 }
 
 fn conforms<B: esker_io::Backend>(make: impl Fn() -> B) {

@@ -136,6 +136,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-ring", "lease-look-without-fence"),
     canary(Catcher::Loom, "esker-ring", "lease-commit-relaxed"),
     canary(Catcher::Loom, "esker-ring", "lease-rest-not-void"),
+    canary(Catcher::Loom, "esker-ring", "lease-install-not-vacant"),
     canary(Catcher::Loom, "esker-ring", "position-without-recheck"),
     canary(Catcher::Loom, "esker-ring", "position-without-age"),
     canary(Catcher::Loom, "esker-ring", "extent-trusts-its-look"),

@@ -56,6 +56,7 @@ models! {
     crossing_revokes_an_idle_lease: 2,
     dropping_an_appender_races_a_seal: 2,
     two_revokers_close_a_lease_once: 2,
+    an_owner_meets_the_revoker_of_its_lease: 5,
     a_pin_sees_the_records_of_a_revoked_lease: 4,
     a_leased_record_is_dropped: 2,
     an_extent_revokes_a_lease: 2,

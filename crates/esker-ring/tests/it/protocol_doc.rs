@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::scenarios::ALL;
 
 const DOC: &str = include_str!("../../../../docs/protocol.md");
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
+    include_str!("../../src/appender.rs"),
     include_str!("../../src/extent.rs"),
     include_str!("../../src/lease.rs"),
     include_str!("../../src/seal.rs"),

@@ -85,6 +85,27 @@ pub(crate) fn two_revokers_close_a_lease_once() {
     finish(&ring, &sink, &written);
 }
 
+/// Leases, L3: the owner goes on while a revoker reads where its lease lies, and leases anew only
+/// when that has been read.
+pub(crate) fn an_owner_meets_the_revoker_of_its_lease() {
+    let (ring, sink) = (leasing(2, 5, u64::MAX, 3), Sink::new());
+    let mut appender = ring.appender();
+    // As many of the three as it takes to lease again.
+    let mut written = [1, 2]
+        .map(|mark| append_leased(&mut appender, &sink, mark))
+        .to_vec();
+    let reader = spawn(&ring, &sink, |ring, sink| {
+        for _ in 0..REPEATS {
+            if let Some(buffer) = ring.revoke_leases() {
+                sink.take(buffer);
+            }
+        }
+    });
+    written.extend(append_some_leased(&mut appender, &sink, 3));
+    join(reader);
+    finish(&ring, &sink, &written);
+}
+
 /// Leases: after a revocation a pin shows what was committed under the lease, and nothing else is
 /// written there.
 pub(crate) fn a_pin_sees_the_records_of_a_revoked_lease() {

@@ -54,6 +54,7 @@ macro_rules! every_scenario {
                 crossing_revokes_an_idle_lease,
                 dropping_an_appender_races_a_seal,
                 two_revokers_close_a_lease_once,
+                an_owner_meets_the_revoker_of_its_lease,
                 a_pin_sees_the_records_of_a_revoked_lease,
                 a_leased_record_is_dropped,
                 an_extent_revokes_a_lease,

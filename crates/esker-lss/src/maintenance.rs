@@ -1,7 +1,7 @@
 //! The work that nobody waits for.
 //!
 //! - Commits by time, if the options ask for them.
-//! - Space: the next segment is made before the log reaches it.
+//! - Space: the next segment is made before the log reaches it, a little at a time.
 //! - Checkpoint: recovery starts no further back than about a segment behind the durable end.
 //! - Stability: when the store falls idle, one more slot says that what was written before it is
 //!   durable, so that damage to the last commits can be told from a torn tail.
@@ -19,6 +19,7 @@ use crate::core::Core;
 use crate::dispatch::By;
 use crate::error::SpaceError;
 use crate::format::record;
+use crate::segments::{Goal, Spare};
 use crate::sync::{
     AtomicBool, AtomicU64, Instant, JoinHandle, Mutex, Ordering, Parker, Unparker, fence, spawn,
 };
@@ -51,6 +52,8 @@ struct Progress {
     seen: u64,
     /// The tail at the last call.
     tail: Option<u64>,
+    /// The tail when the spare that is being made was begun.
+    spare_from: u64,
     /// The durable prefix ended here when the last stability slot was durable.
     stable_seq: u64,
     /// When the last commit by time began.
@@ -143,6 +146,13 @@ impl<B: Backend> Core<B> {
             }
             maintainer.parked.store(false, Ordering::Relaxed);
         }
+        self.discard_making();
+    }
+
+    /// Gives up the spare that is being made, before the store is closed.
+    pub(crate) fn discard_making(&self) {
+        // Opening the store removes what is left.
+        let _left_over = self.segments.discard_making();
     }
 
     /// Does what there is to do. A buffer that was handed over since the last call counts as
@@ -155,12 +165,12 @@ impl<B: Backend> Core<B> {
         self.prepare_space()?;
         let tail = self.ring.tail();
         let written_since = tail - progress.tail.replace(tail).unwrap_or(tail);
-        let made_spare = self.prepare_spare(written_since, &mut progress)?;
+        let more_to_make = self.prepare_spare(written_since, &mut progress)?;
         // Relaxed: a beat more or less makes no difference.
         let handed_over = self.maintenance.handed_over.load(Ordering::Relaxed);
         let active = handed_over != progress.seen;
         progress.seen = handed_over;
-        if active || made_spare {
+        if active || more_to_make {
             return Ok(Left::Later);
         }
         if self.options.idle.is_some() {
@@ -205,12 +215,19 @@ impl<B: Backend> Core<B> {
         let fits = self.ensure_space(self.ring.tail())?;
         if fits.get() < wanted && self.segments.spares() == 0 {
             // Written with zeroes, so that the first commits are as fast as the later ones.
-            match self.segments.prepare_spare(&mut || true, self) {
-                Ok(_) | Err(SpaceError::NoSpace(_)) => {}
+            match self.make_spare() {
+                Ok(()) | Err(SpaceError::NoSpace(_)) => {}
                 Err(error) => return Err(error),
             }
         }
         self.prepare_space()
+    }
+
+    /// Makes a spare at once.
+    fn make_spare(self: &Arc<Self>) -> Result<(), SpaceError> {
+        self.segments.begin_spare()?;
+        while self.segments.continue_spare(Goal::Finished, self)? == Spare::Behind {}
+        Ok(())
     }
 
     /// How far past the tail there should always be space: what the ring can hold, or half a
@@ -234,29 +251,58 @@ impl<B: Backend> Core<B> {
         }
     }
 
-    /// Has a spare segment, written with zeroes, ready for when the next one is needed; unless the
-    /// log is written so fast that this would take the device from those who write it.
-    /// Whether it made one.
+    /// Makes spare segments, written with zeroes, as fast as the log goes on, or at once while it
+    /// stands still; unless it is written so fast that this would take the device from those who
+    /// write it. Whether there is more to do at the next beat.
     fn prepare_spare(
         self: &Arc<Self>,
         written_since: u64,
         progress: &mut Progress,
     ) -> Result<bool, SpaceError> {
-        let is_busy = written_since > self.geometry.segment_bytes() / 16;
-        if is_busy || self.segments.spares() >= self.options.spare_segments {
+        let segment_bytes = self.geometry.segment_bytes();
+        let missing = self.missing_spares();
+        let is_busy = written_since > segment_bytes / 16;
+        if missing == 0 {
+            // A trimmed segment has taken its place.
+            self.discard_making();
+        }
+        if is_busy || missing == 0 {
             return Ok(false);
         }
-        let mut keep_going = || {
-            // It takes longer than the time between two commits.
-            self.commit_by_time(progress);
-            // Acquire: pairs with the release in `Maintainer::stop`.
-            !self.maintenance.stop.load(Ordering::Acquire)
-        };
-        match self.segments.prepare_spare(&mut keep_going, self) {
-            Ok(made) => Ok(made),
-            Err(SpaceError::NoSpace(_)) => Ok(false),
-            Err(error) => Err(error),
+        let tail = self.ring.tail();
+        if !self.segments.is_making_spare() {
+            match self.segments.begin_spare() {
+                Ok(()) => progress.spare_from = tail,
+                Err(SpaceError::NoSpace(_)) => return Ok(false),
+                Err(error) => return Err(error),
+            }
         }
+        let goal = match written_since {
+            0 => Goal::Finished,
+            // Done when the log has gone on by three quarters of a segment for each that is missing.
+            _ => Goal::Bytes((tail - progress.spare_from).saturating_mul(4 * missing) / 3),
+        };
+        loop {
+            match self.segments.continue_spare(goal, self) {
+                Ok(Spare::Made | Spare::AsFarAsAsked) => return Ok(true),
+                Ok(Spare::None) | Err(SpaceError::NoSpace(_)) => return Ok(false),
+                Ok(Spare::Behind) => {}
+                Err(error) => return Err(error),
+            }
+            // It may take longer than the time between two commits.
+            self.commit_by_time(progress);
+            let is_disturbed = goal == Goal::Finished && self.ring.tail() != tail;
+            // Acquire: pairs with the release in `Maintainer::stop`.
+            if is_disturbed || self.maintenance.stop.load(Ordering::Acquire) {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// How many spares are to be made.
+    fn missing_spares(&self) -> u64 {
+        let missing = self.options.spare_segments;
+        missing.saturating_sub(self.segments.spares()) as u64
     }
 
     /// If everything that was sealed is durable, and no slot on disk says so yet: writes one that

@@ -6,6 +6,7 @@
 //! - A file that is open for writing is locked through the description that its writes use.
 //! - What a recycled file holds is left as it is: no slot in it is at the address that it names.
 
+mod making;
 mod names;
 mod space;
 
@@ -26,6 +27,8 @@ use crate::error::SpaceError;
 use crate::geometry::Geometry;
 use crate::superblock::lock;
 use crate::sync::Mutex;
+use making::Making;
+pub(crate) use making::{Goal, Spare};
 pub(crate) use names::SegmentName;
 use space::Growth;
 pub(crate) use space::Syncs;
@@ -94,6 +97,7 @@ pub(crate) struct SegmentSet<B: Backend> {
     lock_timeout: Duration,
     files: Mutex<BTreeMap<u64, Open<B::File>>>,
     growth: Mutex<Growth>,
+    making: Mutex<Option<Making<B::File>>>,
 }
 
 impl<B: Backend> SegmentSet<B> {
@@ -106,6 +110,7 @@ impl<B: Backend> SegmentSet<B> {
             lock_timeout: Duration::ZERO,
             files: Mutex::new(BTreeMap::new()),
             growth: Mutex::default(),
+            making: Mutex::new(None),
         }
     }
 

@@ -452,6 +452,7 @@ impl<B: Backend> Store<B> {
     /// [`CloseError`]; the store is closed all the same, and recovered when it is opened again.
     pub fn close(self) -> Result<(), CloseError> {
         self.core.maintenance.stop();
+        self.core.discard_making();
         self.flush()?;
         let end = self.core.durable_position();
         self.core

@@ -1,17 +1,13 @@
 //! Space for the log to grow into: segments made, taken from spares, and freed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use esker_buf::{AlignedBuf, Alignment, HugePages};
-use esker_io::{Allocated, Backend, BackendExt, Create, Durability, FileOptions, IoError};
+use esker_io::{Allocated, Backend, BackendExt, Create, FileOptions, IoError};
 
 use super::names::SegmentName;
 use super::{Open, SegmentSet};
 use crate::Lsn;
 use crate::error::SpaceError;
-
-/// How much is written at a time when a spare is filled with zeroes.
-const PREWRITE_BYTES: usize = 1 << 20;
 
 /// Who hears of a sync from before it begins until its outcome has been dealt with: a failure may
 /// concern more than what the sync was for.
@@ -42,8 +38,13 @@ impl Growth {
         self.spares.push(spare);
     }
 
+    /// Takes in a spare that was made.
+    pub(super) fn made(&mut self, spare: u64) {
+        self.spares.push(spare);
+    }
+
     /// A number that no spare and no file in the making has.
-    fn take_number(&mut self) -> u64 {
+    pub(super) fn take_number(&mut self) -> u64 {
         let number = self.next_spare;
         self.next_spare = number.saturating_add(1);
         number
@@ -74,32 +75,6 @@ impl<B: Backend> SegmentSet<B> {
     /// How many spares there are.
     pub(crate) fn spares(&self) -> usize {
         self.growth.lock().spares.len()
-    }
-
-    /// Makes a file that [`ensure`](Self::ensure) can take without waiting for its space, written
-    /// with zeroes where the file system has only reserved it. Blocks for long, but nobody else.
-    ///
-    /// `keep_going` is asked now and then; `false` undoes what was begun, and is the result.
-    ///
-    /// # Errors
-    ///
-    /// [`SpaceError::NoSpace`] leaves nothing behind.
-    pub(crate) fn prepare_spare(
-        &self,
-        keep_going: &mut dyn FnMut() -> bool,
-        syncs: &dyn Syncs,
-    ) -> Result<bool, SpaceError> {
-        let number = self.growth.lock().take_number();
-        let new_path = self.path_of(SegmentName::Unfinished(number));
-        let mut fill = |file: &_| self.prewrite(file, keep_going);
-        if !self.make_file(&new_path, &mut fill, syncs)? {
-            return Ok(false);
-        }
-        let path = self.path_of(SegmentName::Spare(number));
-        self.backend.rename(&new_path, &path)?;
-        self.sync_names(syncs)?;
-        self.growth.lock().spares.push(number);
-        Ok(true)
     }
 
     /// Frees the segments that lie below `lsn` as a whole, which no superblock names any more: up
@@ -147,8 +122,11 @@ impl<B: Backend> SegmentSet<B> {
         }
         let path = self.path(segment);
         if !self.take_spare(growth, &path)? {
-            let new_path = self.path_of(SegmentName::Unfinished(growth.take_number()));
-            self.make_file(&new_path, &mut |_| Ok(true), syncs)?;
+            // Better a spare that is not finished than another file.
+            let new_path = match self.take_making(syncs)? {
+                Some(unfinished) => unfinished,
+                None => self.make_file(growth.take_number(), syncs)?,
+            };
             self.backend.rename(&new_path, &path)?;
         }
         if !cfg!(esker_canary = "lss-segment-name-unsynced") {
@@ -194,67 +172,39 @@ impl<B: Backend> SegmentSet<B> {
         Ok(false)
     }
 
-    /// Creates a file of a segment's length under a preliminary name, with all its space, durable;
-    /// removes it again if that fails or `fill` says no, which is the result.
-    fn make_file(
+    /// Creates a file of a segment's length, with all its space, durable; its path. Removes it again
+    /// if that fails.
+    fn make_file(&self, number: u64, syncs: &dyn Syncs) -> Result<PathBuf, SpaceError> {
+        let path = self.path_of(SegmentName::Unfinished(number));
+        let (file, _) = self.create(&path)?;
+        self.or_remove(&path, syncs.watch(&mut || self.backend.sync_data(&file)))?;
+        Ok(path)
+    }
+
+    /// Creates a file of a segment's length with all its space; none of that is durable. Removes it
+    /// again if that fails.
+    pub(super) fn create(&self, path: &Path) -> Result<(B::File, Allocated), SpaceError> {
+        let file = self.open_writable(path, Create::IfMissing)?;
+        let bytes = self.geometry.segment_bytes();
+        let allocated = self.or_remove(path, self.backend.allocate(&file, 0, bytes))?;
+        Ok((file, allocated))
+    }
+
+    /// What was done with the file at `path`; it is removed if that failed.
+    pub(super) fn or_remove<T>(
         &self,
         path: &Path,
-        fill: &mut dyn FnMut(&B::File) -> Result<bool, SpaceError>,
-        syncs: &dyn Syncs,
-    ) -> Result<bool, SpaceError> {
-        let file = self.open_writable(path, Create::IfMissing)?;
-        let made = self.give_space(&file, fill, syncs);
-        if !matches!(made, Ok(true)) {
-            drop(file);
-            self.backend.remove(path)?;
+        done: Result<T, IoError>,
+    ) -> Result<T, SpaceError> {
+        if done.is_err() {
+            // Opening the store removes it otherwise; the first failure is the one to tell.
+            let _left_over = self.backend.remove(path);
         }
-        made
+        Ok(done?)
     }
 
-    fn give_space(
-        &self,
-        file: &B::File,
-        fill: &mut dyn FnMut(&B::File) -> Result<bool, SpaceError>,
-        syncs: &dyn Syncs,
-    ) -> Result<bool, SpaceError> {
-        let allocated = self
-            .backend
-            .allocate(file, 0, self.geometry.segment_bytes())?;
-        if allocated == Allocated::Reserved && !fill(file)? {
-            return Ok(false);
-        }
-        syncs.watch(&mut || self.backend.sync_data(file))?;
-        Ok(true)
-    }
-
-    fn sync_names(&self, syncs: &dyn Syncs) -> Result<(), IoError> {
+    pub(super) fn sync_names(&self, syncs: &dyn Syncs) -> Result<(), IoError> {
         syncs.watch(&mut || self.backend.sync_dir(&self.dir))
-    }
-
-    /// Writes zeroes to a whole file; whether it was not interrupted.
-    fn prewrite(
-        &self,
-        file: &B::File,
-        keep_going: &mut dyn FnMut() -> bool,
-    ) -> Result<bool, SpaceError> {
-        let segment_bytes = self.geometry.segment_bytes();
-        #[expect(clippy::cast_possible_truncation, reason = "at most PREWRITE_BYTES")]
-        let chunk = segment_bytes.min(PREWRITE_BYTES as u64) as usize;
-        let alignment = self.geometry.block().max(Alignment::BLOCK);
-        let mut buf = AlignedBuf::zeroed_on(chunk, alignment, HugePages::Never)?;
-        let mut offset = 0;
-        // Both are powers of two, so the chunks end where the file does.
-        while offset < segment_bytes {
-            if !keep_going() {
-                return Ok(false);
-            }
-            buf = self
-                .backend
-                .write_at(file, offset, buf, Durability::Written)
-                .map_err(IoError::from)?;
-            offset += chunk as u64;
-        }
-        Ok(true)
     }
 
     fn is_whole(&self, path: &Path, open: Option<&Open<B::File>>) -> Result<bool, SpaceError> {

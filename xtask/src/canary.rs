@@ -142,7 +142,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-ring", "extent-trusts-its-look"),
     canary(Catcher::Loom, "esker-lss", "frontier-no-fence"),
     canary(Catcher::Loom, "esker-lss", "frontier-store"),
-    canary(Catcher::Loom, "esker-lss", "turns-heir-leaves"),
+    canary(Catcher::Loom, "esker-lss", "turns-late-rider-uncounted"),
     canary(Catcher::Loom, "esker-lss", "turns-no-heir"),
     canary(Catcher::Loom, "esker-lss", "durable-not-held"),
     canary(Catcher::Loom, "esker-lss", "lss-sync-does-not-look-again"),
@@ -150,7 +150,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-lss", "tasks-let-the-committer-sleep"),
     canary(Catcher::Shuttle, "esker-ring", "recycle-store"),
     canary(Catcher::Shuttle, "esker-ring", "lease-survives-seal"),
-    canary(Catcher::Shuttle, "esker-lss", "turns-heir-leaves"),
+    canary(Catcher::Shuttle, "esker-lss", "turns-late-rider-uncounted"),
     canary(
         Catcher::Shuttle,
         "esker-lss",

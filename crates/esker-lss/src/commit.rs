@@ -21,15 +21,11 @@ use esker_ring::Seal;
 
 use crate::core::Core;
 use crate::dispatch::By;
-use crate::sync::{AtomicU64, AtomicUsize, Instant, Ordering, Parker, thread_local, yield_now};
+use crate::gather::Gather;
+use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 use crate::tasks::Tasks;
-use crate::turns::Turns;
+use crate::turns::{Turn, Turns};
 use crate::write_error::CommitError;
-
-thread_local! {
-    /// Where this thread waits for its turn. A thread waits for one thing at a time.
-    static PARKER: Parker = Parker::new();
-}
 
 /// Who waits, who leads, and what for.
 pub(crate) struct Commit {
@@ -38,7 +34,7 @@ pub(crate) struct Commit {
     pub(crate) tasks: Arc<Tasks>,
     /// How many futures were waiting when the last commit was sealed. A hint, as in `Turns`.
     crowd_of_tasks: AtomicUsize,
-    gather: Duration,
+    gather: Gather,
     /// The largest address that anybody has wanted durable: a buffer that starts below is written
     /// with durability of its own.
     wanted: CachePadded<AtomicU64>,
@@ -50,7 +46,7 @@ impl Commit {
             turns: Turns::new(limit),
             tasks: Arc::default(),
             crowd_of_tasks: AtomicUsize::new(0),
-            gather,
+            gather: Gather::new(gather),
             wanted: CachePadded::default(),
         }
     }
@@ -66,24 +62,16 @@ impl Commit {
     pub(crate) fn await_return(&self) {
         // Relaxed: a hint.
         if self.crowd_of_tasks.load(Ordering::Relaxed) > 0 {
-            let start = Instant::now();
-            while self.tasks.present() == 0 && start.elapsed() < self.gather {
-                yield_now();
-            }
+            self.gather.wait_until(|| self.tasks.present() > 0);
         }
     }
 
     /// Gives those who shared the last commit a moment to come back.
-    fn gather(&self) {
+    fn gather_all(&self) {
         // Relaxed: hints, all of them.
         let crowd = self.turns.crowd() + self.crowd_of_tasks.load(Ordering::Relaxed);
-        let present = || self.turns.present() + self.tasks.present();
-        if present() < crowd {
-            let start = Instant::now();
-            while present() < crowd && start.elapsed() < self.gather {
-                yield_now();
-            }
-        }
+        self.gather
+            .wait_until(|| self.turns.present() + self.tasks.present() >= crowd);
         self.crowd_of_tasks
             .store(self.tasks.present(), Ordering::Relaxed);
     }
@@ -97,30 +85,14 @@ impl<B: Backend> Core<B> {
         }
         // Relaxed: see `Commit::wants`.
         self.commit.wanted.fetch_max(end, Ordering::Relaxed);
-        let turns = &self.commit.turns;
-        let mut was_woken = false;
-        loop {
-            let settled = self.settled();
-            if settled >= end {
-                if was_woken {
-                    turns.leave(settled);
-                }
-                return match self.durable.lsn() >= end {
-                    true => Ok(()),
-                    false => Ok(self.check_poison()?),
-                };
+        while self.settled() < end {
+            if let Some(turn) = self.commit.turns.take(end) {
+                self.lead(turn, end)?;
             }
-            was_woken = PARKER.with(|parker| match turns.take(end, parker.unparker()) {
-                None => {
-                    parker.park();
-                    Ok(true)
-                }
-                Some(turn) => {
-                    let result = self.lead(end);
-                    turn.end(self.settled());
-                    result.map(|()| false)
-                }
-            })?;
+        }
+        match self.durable.lsn() >= end {
+            true => Ok(()),
+            false => Ok(self.check_poison()?),
         }
     }
 
@@ -150,9 +122,11 @@ impl<B: Backend> Core<B> {
         }
     }
 
-    fn lead(self: &Arc<Self>, end: u64) -> Result<(), CommitError> {
-        self.commit.gather();
-        self.seal_below(end, By::Committer);
+    fn lead(self: &Arc<Self>, mut turn: Turn<'_>, end: u64) -> Result<(), CommitError> {
+        self.commit.gather_all();
+        // Whoever has appended to the buffer by now rides along.
+        self.seal_for(end, By::Committer, |sealed| turn.close(sealed));
+        turn.close(end);
         if self.durable.lsn() >= end {
             return Ok(());
         }
@@ -178,20 +152,27 @@ impl<B: Backend> Core<B> {
     /// Seals the open buffer if it holds anything below `end`, and hands it over if it falls to
     /// this thread.
     pub(crate) fn seal_below(self: &Arc<Self>, end: u64, by: By) {
+        self.seal_for(end, by, |_| {});
+    }
+
+    /// As [`seal_below`](Self::seal_below). If the buffer is sealed here, `sealed` is told before it
+    /// is handed over where it ends.
+    fn seal_for(self: &Arc<Self>, end: u64, by: By, sealed: impl FnOnce(u64)) {
         let Some(last) = end.checked_sub(1) else {
             return;
         };
         loop {
             match self.ring.seal_through(last) {
-                Seal::Sealed {
-                    buffer: Some(buffer),
-                    ..
-                } => return self.hand_over(buffer, by),
-                Seal::Orphan(buffer) => self.hand_over(buffer, by),
-                Seal::Crossing(wait) => self.await_ring(&wait),
-                Seal::Sealed { buffer: None, .. } | Seal::Empty | Seal::AlreadySealed { .. } => {
+                Seal::Sealed { buffer, end, .. } => {
+                    sealed(end);
+                    if let Some(buffer) = buffer {
+                        self.hand_over(buffer, by);
+                    }
                     return;
                 }
+                Seal::Orphan(buffer) => self.hand_over(buffer, by),
+                Seal::Crossing(wait) => self.await_ring(&wait),
+                Seal::Empty | Seal::AlreadySealed { .. } => return,
             }
         }
     }

@@ -77,7 +77,7 @@ impl Default for Options {
             max_record_bytes: 64 << 20,
             window_slots: 64,
             commit_writes: 1,
-            gather: Duration::from_micros(30),
+            gather: Duration::from_micros(60),
             sync_every_bytes: 16 << 20,
             spare_segments: 1,
             lock_timeout: Duration::from_secs(2),
@@ -177,8 +177,10 @@ impl Options {
         self
     }
 
-    /// How long a commit may wait for those who shared the last one to come back; 30 µs by default.
-    /// It never waits when they are all there, so a lone thread does not wait at all.
+    /// How long a commit may wait for those who shared the last one to come back; 60 µs by default.
+    /// It never waits when they are all there, so a lone thread does not wait at all. It waits by
+    /// giving up the processor; where that takes much longer, because there is more work than
+    /// processors, the next 256 commits do not wait.
     #[must_use]
     pub fn gather(mut self, gather: Duration) -> Self {
         self.gather = gather;

@@ -18,22 +18,24 @@ pub(crate) use crossbeam_utils::sync::{Parker, Unparker};
 pub(crate) use model::{Mutex, Parker, Unparker};
 #[cfg(not(any(esker_loom, esker_shuttle)))]
 pub(crate) use parking_lot::Mutex;
+// A system call wakes all who wait, and none of them has to hand a lock on to the next.
+#[cfg(any(esker_loom, esker_shuttle))]
+use checker::sync as watching;
+#[cfg(not(any(esker_loom, esker_shuttle)))]
+use std::sync as watching;
 
 #[cfg(esker_shuttle)]
 pub(crate) use {
     model::Instant,
-    shuttle::{
-        thread::{Builder, JoinHandle, yield_now},
-        thread_local,
-    },
+    shuttle::thread::{Builder, JoinHandle, yield_now},
 };
 #[cfg(not(esker_shuttle))]
 pub(crate) use {
     std::thread::{Builder, JoinHandle, yield_now},
-    std::thread_local,
     std::time::Instant,
 };
 
+use std::sync::PoisonError;
 pub(crate) use std::sync::atomic::Ordering;
 
 /// A thread with a name.
@@ -42,6 +44,46 @@ pub(crate) fn spawn<F: FnOnce() + Send + 'static>(
     body: F,
 ) -> std::io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).spawn(body)
+}
+
+/// A value that threads wait on until it is as they want it.
+#[derive(Default)]
+pub(crate) struct Watched<T> {
+    value: watching::Mutex<T>,
+    changed: watching::Condvar,
+}
+
+impl<T> Watched<T> {
+    /// Waits until `look` finds what it is looking for. It is called under the lock.
+    pub(crate) fn wait_for<R>(&self, mut look: impl FnMut(&mut T) -> Option<R>) -> R {
+        let mut value = self.lock();
+        loop {
+            if let Some(found) = look(&mut value) {
+                return found;
+            }
+            value = self
+                .changed
+                .wait(value)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Changes the value and wakes one who waits.
+    pub(crate) fn wake_one(&self, change: impl FnOnce(&mut T)) {
+        change(&mut self.lock());
+        self.changed.notify_one();
+    }
+
+    /// Changes the value and wakes all who wait.
+    pub(crate) fn wake_all(&self, change: impl FnOnce(&mut T)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> watching::MutexGuard<'_, T> {
+        // A panic of `look` or `change` leaves the value as it was.
+        self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Locks and parking of the model checker, with the interfaces that this crate uses.

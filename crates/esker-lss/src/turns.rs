@@ -1,214 +1,294 @@
-//! [`Turns`]: who leads a commit, and who waits for it.
+//! [`Turns`]: who leads a commit, and who rides with it.
+//!
+//! Whoever comes to wait joins a *batch*: the one that is gathering, or the one under way if that
+//! takes what it waits for along. One of a batch leads it; the others sleep until its turn has ended,
+//! and are woken together.
 //!
 //! Invariants:
 //! - U1. At most `limit` lead at a time.
-//! - U2. Whoever is told to wait is woken exactly once, by a leader that ends its turn: because
-//!   what it waits for has been reached, or because it is its turn to lead.
-//! - U3. While somebody waits, somebody leads, or somebody who was woken has not looked yet. So
-//!   nobody waits for ever. Whoever was woken and finds that it need not lead any more, because
-//!   what it waits for has been reached meanwhile, wakes the next.
+//! - U2. Whoever sleeps in a batch is woken when the batch's turn ends, or to lead it.
+//! - U3. While somebody sleeps in the gathering batch, it is led, or one of the sleepers has been
+//!   called to lead it, or `limit` others lead, the first of whom to end calls one. So nobody sleeps
+//!   for ever. Whoever is called leads, be it only to find that there is nothing left to do.
+//! - U4. A batch is joined under the lock under which it ends: whoever joins it is counted, and so
+//!   woken.
 //!
-//! All of it is decided under one mutex, which is held for a few instructions, once when a thread
-//! comes to wait and once when a turn ends. Threads are woken outside of it.
+//! Who leads whom is decided under one mutex, which is held for a few instructions: when a thread
+//! comes, when a batch is closed, and when a turn ends. Threads sleep at one of a few gates, by their
+//! batch's number, and one system call wakes them all.
 
-use std::collections::VecDeque;
+use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicUsize, Mutex, Ordering, Unparker};
+use crate::sync::{AtomicUsize, Mutex, Ordering, Watched};
 
-/// Who leads and who waits.
+/// Who leads and who rides.
 pub(crate) struct Turns {
     limit: usize,
     state: Mutex<State>,
-    /// How many lead now. Written under the mutex, read without by those who were woken.
-    leaders: AtomicUsize,
-    /// How many lead or wait now. Written under the mutex, read without as a hint.
-    present: AtomicUsize,
-    /// How many led or waited when the last turn ended: those whom it served and those whom it did
-    /// not. Written under the mutex, read without as a hint.
+    /// Batch `b` sleeps at gate `b mod n`. There are more of them than batches in which anybody
+    /// sleeps, in most cases: two batches at one gate wake each other needlessly, no more.
+    gates: Box<[CachePadded<Watched<Gate>>]>,
+    /// How many are in the gathering batch. Written under the mutex, read without as a hint.
+    present: CachePadded<AtomicUsize>,
+    /// How many there were when the last turn ended: those who rode with it, and those in the
+    /// gathering batch. Written under the mutex, read without as a hint.
     crowd: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     leaders: usize,
-    /// In the order in which they came.
-    waiting: VecDeque<Waiting>,
+    /// The number of the batch that is gathering.
+    gathering: u64,
+    /// How many are in it, whoever leads it among them.
+    riders: usize,
+    /// Whether somebody leads it, or has been called to.
+    is_led: bool,
+    /// The batches that are closed and whose turns have not ended, at most `limit`.
+    under_way: Vec<UnderWay>,
 }
 
-struct Waiting {
-    /// What is waited for: that everything below has been reached.
+struct UnderWay {
+    batch: u64,
+    /// Everything below is settled when its turn ends.
     end: u64,
-    unparker: Unparker,
+    /// How many are in it, whoever leads it among them.
+    riders: usize,
 }
 
-impl Waiting {
-    fn wake(self) {
-        self.unparker.unpark();
-    }
+/// Where batches sleep.
+#[derive(Default)]
+struct Gate {
+    /// The turns of all batches below have ended, as far as they sleep here.
+    ended: u64,
+    /// One of this batch is called to lead it.
+    called: Option<u64>,
 }
 
-impl State {
-    fn present(&self) -> usize {
-        self.leaders + self.waiting.len()
-    }
-
-    /// Takes those off the list who are to be woken when everything below `reached` is settled: one
-    /// to lead, if anybody is left, and those who waited for that.
-    fn settle(&mut self, reached: u64) -> VecDeque<Waiting> {
-        let waiting = std::mem::take(&mut self.waiting);
-        let (mut served, left): (VecDeque<_>, VecDeque<_>) = waiting
-            .into_iter()
-            .partition(|waiter| waiter.end <= reached);
-        self.waiting = left;
-        if !cfg!(esker_canary = "turns-no-heir") {
-            // It comes first: it has work to do while the others wake.
-            if let Some(next) = self.waiting.pop_front() {
-                served.push_front(next);
-            }
-        }
-        served
-    }
-}
-
-/// The right to lead. Dropping it ends the turn with nothing reached.
+/// The right to lead a batch. Dropping it ends the turn.
 #[must_use]
 pub(crate) struct Turn<'t> {
     turns: &'t Turns,
+    batch: u64,
+    is_closed: bool,
 }
 
 impl Turns {
     pub(crate) fn new(limit: usize) -> Self {
+        let limit = limit.max(1);
         Self {
-            limit: limit.max(1),
+            limit,
             state: Mutex::new(State::default()),
-            leaders: AtomicUsize::new(0),
-            present: AtomicUsize::new(0),
+            gates: (0..limit + 3).map(|_| CachePadded::default()).collect(),
+            present: CachePadded::default(),
             crowd: AtomicUsize::new(0),
         }
     }
 
-    /// The right to lead, if there is room. Else the caller is on the list, waiting for `end`, and
-    /// has to park: `unparker` is called once. Then it comes here again, or calls
-    /// [`leave`](Self::leave).
-    pub(crate) fn take(&self, end: u64, unparker: &Unparker) -> Option<Turn<'_>> {
-        let mut state = self.state.lock();
-        let leads = state.leaders < self.limit;
-        if leads {
-            state.leaders += 1;
-        } else {
-            state.waiting.push_back(Waiting {
-                end,
-                unparker: unparker.clone(),
-            });
+    /// Joins a batch, to wait for everything below `end` to be settled: returns the right to lead it,
+    /// or sleeps until its turn has ended and returns nothing. Then the caller looks, and comes again
+    /// if it has to.
+    pub(crate) fn take(&self, end: u64) -> Option<Turn<'_>> {
+        let batch = {
+            let mut state = self.state.lock();
+            if let Some(joined) = state.under_way.iter_mut().find(|one| end <= one.end) {
+                if !cfg!(esker_canary = "turns-late-rider-uncounted") {
+                    joined.riders += 1;
+                }
+                joined.batch
+            } else {
+                state.riders += 1;
+                self.publish(&state);
+                if !state.is_led && state.leaders < self.limit {
+                    state.leaders += 1;
+                    state.is_led = true;
+                    return Some(self.turn(state.gathering));
+                }
+                state.gathering
+            }
+        };
+        let is_called = self.gate(batch).wait_for(|gate| {
+            if gate.called == Some(batch) {
+                gate.called = None;
+                return Some(true);
+            }
+            (gate.ended > batch).then_some(false)
+        });
+        is_called.then(|| self.turn(batch))
+    }
+
+    fn turn(&self, batch: u64) -> Turn<'_> {
+        Turn {
+            turns: self,
+            batch,
+            is_closed: false,
         }
-        self.publish(&state);
-        leads.then(|| Turn { turns: self })
+    }
+
+    fn gate(&self, batch: u64) -> &Watched<Gate> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "less than the number of gates"
+        )]
+        let index = (batch % self.gates.len() as u64) as usize;
+        &self.gates[index]
     }
 
     /// Says without the mutex how it is now.
     fn publish(&self, state: &State) {
-        // Relaxed: whoever was woken sees what was stored before that, or later; else hints.
-        self.leaders.store(state.leaders, Ordering::Relaxed);
-        self.present.store(state.present(), Ordering::Relaxed);
+        // Relaxed: a hint.
+        self.present.store(state.riders, Ordering::Relaxed);
     }
 
-    /// A thread that was woken goes without leading: everything below `reached` is settled, what it
-    /// waited for included. It may have been woken to lead, so that nobody does.
-    pub(crate) fn leave(&self, reached: u64) {
-        // Relaxed: a leader that is seen here leads after this thread was woken, and wakes the next
-        // at the end of its turn.
-        let is_led = self.leaders.load(Ordering::Relaxed) > 0;
-        if is_led || cfg!(esker_canary = "turns-heir-leaves") {
-            return;
-        }
-        let mut state = self.state.lock();
-        if state.leaders == 0 {
-            let woken = state.settle(reached);
-            self.publish(&state);
-            drop(state);
-            woken.into_iter().for_each(Waiting::wake);
-        }
-    }
-
-    /// How many lead or wait now.
+    /// How many are in the gathering batch.
     pub(crate) fn present(&self) -> usize {
+        // Relaxed: a hint.
         self.present.load(Ordering::Relaxed)
     }
 
-    /// How many may be expected: so many were there when the last turn ended.
+    /// How many may be expected in it: so many were there when the last turn ended.
     pub(crate) fn crowd(&self) -> usize {
+        // Relaxed: a hint.
         self.crowd.load(Ordering::Relaxed)
     }
 
-    /// Ends a turn: wakes whoever waits for something below `reached`, and one more to lead.
-    fn end(&self, reached: u64) {
-        let woken = {
+    /// Ends the turn of a batch that is closed.
+    fn end(&self, batch: u64) {
+        let (riders, heirs) = {
             let mut state = self.state.lock();
-            self.crowd.store(state.present(), Ordering::Relaxed);
+            let ended = state.under_way.iter().position(|one| one.batch == batch);
+            let riders = ended.map_or(0, |index| state.under_way.swap_remove(index).riders);
+            // Relaxed: a hint.
+            self.crowd.store(riders + state.riders, Ordering::Relaxed);
             state.leaders -= 1;
-            let woken = state.settle(reached);
-            self.publish(&state);
-            woken
+            let is_orphaned = state.riders > 0 && !state.is_led;
+            let calls = is_orphaned && !cfg!(esker_canary = "turns-no-heir");
+            if calls {
+                state.leaders += 1;
+                state.is_led = true;
+            }
+            (riders, calls.then_some(state.gathering))
         };
-        woken.into_iter().for_each(Waiting::wake);
+        // It comes first: it has work to do while the others wake.
+        if let Some(heirs) = heirs {
+            self.gate(heirs).wake_one(|gate| gate.called = Some(heirs));
+        }
+        // Whoever leads does not sleep.
+        if riders > 1 {
+            self.gate(batch)
+                .wake_all(|gate| gate.ended = gate.ended.max(batch + 1));
+        }
     }
 }
 
 impl Turn<'_> {
-    /// Ends the turn. Everything below `reached` is settled: those who wait for it are woken.
-    pub(crate) fn end(self, reached: u64) {
-        let turns = self.turns;
-        std::mem::forget(self);
-        turns.end(reached);
+    /// Closes the batch: whoever comes from now on is in the next one, unless what it waits for lies
+    /// below `end`, up to which everything is settled when this turn ends. Only the first call counts.
+    pub(crate) fn close(&mut self, end: u64) {
+        if self.is_closed {
+            return;
+        }
+        self.is_closed = true;
+        let mut state = self.turns.state.lock();
+        let riders = state.riders;
+        state.under_way.push(UnderWay {
+            batch: self.batch,
+            end,
+            riders,
+        });
+        state.gathering += 1;
+        state.riders = 0;
+        state.is_led = false;
+        self.turns.publish(&state);
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.turns.end(0);
+        self.close(0);
+        self.turns.end(self.batch);
     }
 }
 
 #[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
     use super::*;
-    use crate::sync::Parker;
+
+    /// Waits, for a bounded time, until so many are in the gathering batch.
+    fn await_present(turns: &Turns, riders: usize) {
+        let start = Instant::now();
+        while turns.present() != riders {
+            assert!(start.elapsed() < Duration::from_secs(60), "nobody comes");
+            thread::yield_now();
+        }
+    }
 
     #[test]
     fn as_many_lead_as_the_limit_says() {
         let turns = Turns::new(2);
-        let parker = Parker::new();
-        let one = turns.take(10, parker.unparker());
-        let two = turns.take(10, parker.unparker());
-        assert!(one.is_some() && two.is_some());
-        assert!(turns.take(10, parker.unparker()).is_none());
-        drop(one);
-        // The one that waits was woken to lead, and is off the list.
-        parker.park();
-        assert!(turns.take(10, parker.unparker()).is_some());
+        let mut one = turns.take(10).expect("nobody leads");
+        one.close(10);
+        let mut two = turns.take(20).expect("one more may lead");
+        two.close(20);
+        thread::scope(|scope| {
+            let third = scope.spawn(|| turns.take(30).is_some());
+            await_present(&turns, 1);
+            drop(one);
+            assert!(third.join().expect("no panic"), "it is called to lead");
+        });
         drop(two);
+        assert!(turns.take(40).is_some());
     }
 
     #[test]
-    fn those_who_are_served_are_woken_and_one_more_to_lead() {
+    fn a_batch_has_one_leader() {
+        let turns = Turns::new(2);
+        let turn = turns.take(10).expect("nobody leads");
+        thread::scope(|scope| {
+            let other = scope.spawn(|| turns.take(20).is_none());
+            await_present(&turns, 2);
+            drop(turn);
+            assert!(other.join().expect("no panic"), "it rode with the batch");
+        });
+        assert_eq!(turns.crowd(), 2);
+    }
+
+    #[test]
+    fn those_who_come_late_ride_along_or_gather_for_the_next() {
         let turns = Turns::new(1);
-        let parkers: Vec<Parker> = (0..4).map(|_| Parker::new()).collect();
-        let turn = turns.take(5, parkers[0].unparker()).expect("there is room");
-        for (parker, end) in parkers.iter().zip([10, 20, 30, 40]) {
-            assert!(turns.take(end, parker.unparker()).is_none());
-        }
-        turn.end(20);
-        // 10 and 20 are served, 30 is the next in line, 40 waits on.
-        for parker in &parkers[..3] {
-            parker.park();
-        }
-        let left: Vec<u64> = turns
-            .state
-            .lock()
-            .waiting
-            .iter()
-            .map(|waiter| waiter.end)
-            .collect();
-        assert_eq!(left, [40]);
+        let mut turn = turns.take(5).expect("nobody leads");
+        turn.close(20);
+        let served = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for end in [10, 20] {
+                let (turns, served) = (&turns, &served);
+                scope.spawn(move || {
+                    assert!(turns.take(end).is_none());
+                    served.fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            let next = scope.spawn(|| turns.take(21).is_some());
+            await_present(&turns, 1);
+            let start = Instant::now();
+            while turns
+                .state
+                .lock()
+                .under_way
+                .iter()
+                .all(|one| one.riders < 3)
+            {
+                assert!(start.elapsed() < Duration::from_secs(60), "nobody comes");
+                thread::yield_now();
+            }
+            assert_eq!(served.load(Ordering::Relaxed), 0);
+            drop(turn);
+            assert!(next.join().expect("no panic"), "it is called to lead");
+        });
+        assert_eq!(served.load(Ordering::Relaxed), 2);
+        assert_eq!(turns.crowd(), 1, "the last turn was the heir's");
     }
 }

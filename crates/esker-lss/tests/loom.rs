@@ -30,7 +30,6 @@ use loom::thread;
 use stability::Frontier;
 use sync::Parker;
 use tasks::Tasks;
-use turns::Turns;
 
 /// The first buffer of each model: its place is not the array's first.
 const START: u64 = 3;
@@ -61,7 +60,9 @@ models! {
     nobody_waits_for_ever_when_one_leads: 2,
     nobody_waits_for_ever_when_two_lead: 2,
     whoever_wants_less_is_served_by_whoever_wants_more: 2,
-    whoever_is_to_lead_and_need_not_wakes_the_next: 2,
+    whoever_is_called_to_lead_and_need_not_lets_the_others_go_on: 2,
+    whoever_comes_late_rides_with_the_batch_under_way: 2,
+    whoever_rides_with_one_of_two_batches_is_woken_by_that_one: 2,
     no_sync_is_missed_when_another_is_faster: 2,
 }
 

@@ -48,6 +48,8 @@ scenarios! {
     nobody_waits_for_ever_when_one_leads,
     nobody_waits_for_ever_when_two_lead,
     whoever_wants_less_is_served_by_whoever_wants_more,
-    whoever_is_to_lead_and_need_not_wakes_the_next,
+    whoever_is_called_to_lead_and_need_not_lets_the_others_go_on,
+    whoever_comes_late_rides_with_the_batch_under_way,
+    whoever_rides_with_one_of_two_batches_is_woken_by_that_one,
     no_sync_is_missed_when_another_is_faster,
 }

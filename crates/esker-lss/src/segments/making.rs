@@ -2,10 +2,10 @@
 //! log goes on, so that it is ready when the log needs it and takes little from those who write.
 //!
 //! Invariants:
-//! - M1. Zeroes are written only to the file in `making`, and under its lock. Whoever takes that file
+//! - Z1. Zeroes are written only to the file in `making`, and under its lock. Whoever takes that file
 //!   for the log takes it out of there first: nothing of the log is ever written over.
-//! - M2. A file is a spare only when all its space has been written or reserved, and is durable.
-//! - M3. Whoever holds this lock does not take that of `Growth`, which is taken before it.
+//! - Z2. A file is a spare only when all its space has been written or reserved, and is durable.
+//! - Z3. Whoever holds this lock does not take that of `Growth`, which is taken before it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -147,7 +147,7 @@ impl<B: Backend> SegmentSet<B> {
     }
 
     /// Takes the spare that is being made, as far as it has come, with all its space durable; its
-    /// path (M1).
+    /// path (Z1).
     pub(super) fn take_making(&self, syncs: &dyn Syncs) -> Result<Option<PathBuf>, SpaceError> {
         let mut place = self.making.lock();
         let taken = place

@@ -12,7 +12,6 @@ use checker::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use checker::thread;
 
 use crate::stability::Frontier;
-use crate::sync::Parker;
 use crate::syncing::Syncing;
 use crate::turns::Turns;
 
@@ -51,8 +50,16 @@ pub(crate) const ALL: &[(&str, fn())] = &[
         whoever_wants_less_is_served_by_whoever_wants_more,
     ),
     (
-        "whoever_is_to_lead_and_need_not_wakes_the_next",
-        whoever_is_to_lead_and_need_not_wakes_the_next,
+        "whoever_is_called_to_lead_and_need_not_lets_the_others_go_on",
+        whoever_is_called_to_lead_and_need_not_lets_the_others_go_on,
+    ),
+    (
+        "whoever_comes_late_rides_with_the_batch_under_way",
+        whoever_comes_late_rides_with_the_batch_under_way,
+    ),
+    (
+        "whoever_rides_with_one_of_two_batches_is_woken_by_that_one",
+        whoever_rides_with_one_of_two_batches_is_woken_by_that_one,
     ),
     (
         "no_sync_is_missed_when_another_is_faster",
@@ -196,69 +203,64 @@ impl Payload {
     }
 }
 
-/// Waits until `end` is reached. Whoever leads moves on what is reached by `lead`, which says how
-/// far.
-fn wait_for(turns: &Turns, reached: &AtomicU64, end: u64, lead: impl Fn() -> u64) {
-    let parker = Parker::new();
-    let mut was_woken = false;
-    loop {
-        let settled = reached.load(Ordering::Acquire);
-        if settled >= end {
-            if was_woken {
-                turns.leave(settled);
-            }
-            return;
+/// A log that threads append to and wait for. Whoever leads settles what it has closed its batch at.
+struct Served {
+    turns: Turns,
+    limit: usize,
+    appended: AtomicU64,
+    settled: AtomicU64,
+    leading: AtomicUsize,
+}
+
+impl Served {
+    fn new(limit: usize) -> Self {
+        Self {
+            turns: Turns::new(limit),
+            limit,
+            appended: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            leading: AtomicUsize::new(0),
         }
-        was_woken = match turns.take(end, parker.unparker()) {
-            None => {
-                parker.park();
-                true
-            }
-            Some(turn) => {
-                turn.end(lead());
-                false
-            }
-        };
+    }
+
+    /// Appends up to `end`, and waits until that is settled. The checker reports who waits for ever.
+    fn append_and_wait(&self, end: u64) {
+        self.appended.fetch_max(end, Ordering::AcqRel);
+        while self.settled.load(Ordering::Acquire) < end {
+            let Some(mut turn) = self.turns.take(end) else {
+                continue;
+            };
+            let others = self.leading.fetch_add(1, Ordering::SeqCst);
+            assert!(others < self.limit, "too many lead");
+            let sealed = self.appended.load(Ordering::Acquire);
+            turn.close(sealed);
+            self.settled.fetch_max(sealed, Ordering::AcqRel);
+            self.leading.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
-/// Threads that each wait for addresses to be reached; whoever leads moves it on by as much as it
-/// finds wanted. The checker reports a thread that waits for ever.
+/// Threads that each wait for addresses to be settled.
 fn all_are_served(limit: usize, ends: &'static [u64]) {
-    let turns = Arc::new(Turns::new(limit));
-    let reached = Arc::new(AtomicU64::new(0));
-    let leading = Arc::new(AtomicUsize::new(0));
+    let log = Arc::new(Served::new(limit));
     let in_round = *ends.iter().max().expect("an end");
-    let serve = move |turns: &Turns, reached: &AtomicU64, leading: &AtomicUsize, end: u64| {
+    let wait = move |log: &Served, end: u64| {
         for end in (0..ROUNDS).map(|round| round * in_round + end) {
-            wait_for(turns, reached, end, || {
-                assert!(
-                    leading.fetch_add(1, Ordering::SeqCst) < limit,
-                    "too many lead"
-                );
-                let before = reached.fetch_max(end, Ordering::AcqRel);
-                leading.fetch_sub(1, Ordering::SeqCst);
-                before.max(end)
-            });
+            log.append_and_wait(end);
         }
     };
     let crowd = ends.iter().flat_map(|&end| [end; CROWD]);
     let threads: Vec<_> = crowd
         .skip(1)
         .map(|end| {
-            let (turns, reached) = (Arc::clone(&turns), Arc::clone(&reached));
-            let leading = Arc::clone(&leading);
-            thread::spawn(move || serve(&turns, &reached, &leading, end))
+            let log = Arc::clone(&log);
+            thread::spawn(move || wait(&log, end))
         })
         .collect();
-    serve(&turns, &reached, &leading, ends[0]);
+    wait(&log, ends[0]);
     for thread in threads {
         thread.join().expect("no panic");
     }
-    assert!(
-        ends.iter()
-            .all(|&end| end <= reached.load(Ordering::Acquire))
-    );
 }
 
 pub(crate) fn nobody_waits_for_ever_when_one_leads() {
@@ -273,28 +275,74 @@ pub(crate) fn whoever_wants_less_is_served_by_whoever_wants_more() {
     all_are_served(1, &[30, 10, 20]);
 }
 
-/// What is waited for is reached by somebody who does not lead, as completions are that any thread
+/// What is waited for is settled by somebody who does not lead, as completions are that any thread
 /// may drive.
-pub(crate) fn whoever_is_to_lead_and_need_not_wakes_the_next() {
+pub(crate) fn whoever_is_called_to_lead_and_need_not_lets_the_others_go_on() {
     for _ in 0..ROUNDS {
-        let turns = Arc::new(Turns::new(1));
-        let reached = Arc::new(AtomicU64::new(0));
-        let parker = Parker::new();
-        let turn = turns.take(10, parker.unparker()).expect("nobody leads yet");
+        let log = Arc::new(Served::new(1));
+        let mut turn = log.turns.take(10).expect("nobody leads yet");
+        turn.close(10);
         let threads: Vec<_> = [20, 30]
             .into_iter()
             .flat_map(|end| [end; CROWD])
             .map(|end| {
-                let (turns, reached) = (Arc::clone(&turns), Arc::clone(&reached));
+                let log = Arc::clone(&log);
+                thread::spawn(move || log.append_and_wait(end))
+            })
+            .collect();
+        drop(turn);
+        log.settled.fetch_max(20, Ordering::AcqRel);
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+    }
+}
+
+/// Who comes while a batch is under way that takes its record along rides with it, and is woken when
+/// its turn ends. Nobody else would wake it.
+pub(crate) fn whoever_comes_late_rides_with_the_batch_under_way() {
+    for _ in 0..ROUNDS {
+        let log = Arc::new(Served::new(1));
+        let mut turn = log.turns.take(10).expect("nobody leads yet");
+        turn.close(20);
+        let threads: Vec<_> = [20; CROWD]
+            .into_iter()
+            .map(|end| {
+                let log = Arc::clone(&log);
                 thread::spawn(move || {
-                    wait_for(&turns, &reached, end, || {
-                        reached.fetch_max(end, Ordering::AcqRel).max(end)
-                    });
+                    // As long as that is under way, it is not for anybody else to lead.
+                    let leads = log.turns.take(end).is_some();
+                    assert!(!leads || log.settled.load(Ordering::Acquire) == 20);
                 })
             })
             .collect();
-        turn.end(10);
-        reached.fetch_max(20, Ordering::AcqRel);
+        log.settled.fetch_max(20, Ordering::AcqRel);
+        drop(turn);
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+    }
+}
+
+/// Two batches are under way: who rides with the first is woken by its end, whenever the other was
+/// closed.
+pub(crate) fn whoever_rides_with_one_of_two_batches_is_woken_by_that_one() {
+    for _ in 0..ROUNDS {
+        let log = Arc::new(Served::new(2));
+        let mut first = log.turns.take(10).expect("nobody leads yet");
+        first.close(20);
+        let mut second = log.turns.take(30).expect("one more may lead");
+        let threads: Vec<_> = [20; CROWD]
+            .into_iter()
+            .map(|end| {
+                let log = Arc::clone(&log);
+                thread::spawn(move || log.append_and_wait(end))
+            })
+            .collect();
+        second.close(40);
+        log.settled.fetch_max(40, Ordering::AcqRel);
+        drop(second);
+        drop(first);
         for thread in threads {
             thread.join().expect("no panic");
         }

@@ -190,15 +190,15 @@ impl<B: Backend> SegmentSet<B> {
         Ok((file, allocated))
     }
 
-    /// What was done with the file at `path`; it is removed if that failed.
+    /// What was done with the file at `path`; it is removed if that failed. An error of the removal
+    /// comes first: a full disk may be waited out, that not.
     pub(super) fn or_remove<T>(
         &self,
         path: &Path,
         done: Result<T, IoError>,
     ) -> Result<T, SpaceError> {
         if done.is_err() {
-            // Opening the store removes it otherwise; the first failure is the one to tell.
-            let _left_over = self.backend.remove(path);
+            self.backend.remove(path)?;
         }
         Ok(done?)
     }

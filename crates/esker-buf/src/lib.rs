@@ -27,6 +27,6 @@ mod sync;
 
 pub use aligned::{AlignedBuf, AllocError, HugePages};
 pub use alignment::{Alignment, AlignmentError};
-pub use cache::evict;
+pub use cache::{evict, prefetch_behind};
 pub use io::{IoBuf, IoBufMut, IoRegion};
 pub use pool::{BufferPool, PoolBuf};

@@ -279,8 +279,12 @@ impl<B: Backend> Core<B> {
         }
         let goal = match written_since {
             0 => Goal::Finished,
-            // Done when the log has gone on by three quarters of a segment for each that is missing.
-            _ => Goal::Bytes((tail - progress.spare_from).saturating_mul(4 * missing) / 3),
+            // There may be an idle moment in the first quarter of a segment; it is done, with all
+            // others that are missing, when the log has gone on by three quarters.
+            _ => {
+                let since = (tail - progress.spare_from).saturating_sub(segment_bytes / 4);
+                Goal::Bytes(since.saturating_mul(2 * missing))
+            }
         };
         loop {
             match self.segments.continue_spare(goal, self) {

@@ -1,40 +1,24 @@
 //! [`Store`]: the log, open for writing.
 
-use std::hash::{BuildHasher, RandomState};
 use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::Arc;
 
-use esker_io::{Backend, IoError, Lane};
-use esker_ring::{BufferSeq, Ring};
+use esker_io::{Backend, IoError};
 
 use crate::Lsn;
 use crate::appender::Appender;
-use crate::commit::Commit;
-use crate::committer::Committer;
-use crate::core::{Core, Counters};
-use crate::dispatch::Queue;
-use crate::durable::Durable;
+use crate::core::Core;
 use crate::error::{OpenError, ReadError};
 use crate::follow::Follower;
-use crate::format::record::{self, RecordSeal};
 use crate::format::slot;
-use crate::geometry::{Geometry, Sizes};
-use crate::log::Log;
+use crate::info::StoreInfo;
 use crate::maintenance::Maintainer;
+use crate::open::open;
 use crate::options::{Maintenance, Options};
 use crate::read_many::ReadMany;
-use crate::recovery::recover;
-use crate::resident::Resident;
-use crate::rewrite::rewrite;
 use crate::scan::Scan;
-use crate::segments::SegmentSet;
-use crate::stability::Frontier;
-use crate::superblock::SuperblockFile;
-use crate::sync::{AtomicU64, Mutex, Ordering};
-use crate::syncing::Syncing;
-use crate::tasks::Tasks;
-use crate::trim::Marks;
+use crate::sync::Ordering;
 use crate::until_durable::UntilDurable;
 use crate::write_error::{
     AppendDurableError, AppendError, AppendWithError, CloseError, CommitError, MaintainError,
@@ -478,52 +462,6 @@ impl<B: Backend> Drop for Store<B> {
     }
 }
 
-/// What a store is and what it has done since it was opened. Sizes are in bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StoreInfo {
-    /// The version of the format on disk.
-    pub format_version: u32,
-    /// The store's identity.
-    pub store_id: u64,
-    /// Which life of the store this is.
-    pub epoch: u32,
-    /// Where the log begins.
-    pub first: Lsn,
-    /// The end of the written prefix.
-    pub written: Lsn,
-    /// The end of the durable prefix.
-    pub durable: Lsn,
-    /// The end of what has been appended.
-    pub tail: Lsn,
-    /// The unit of writing.
-    pub block_bytes: u32,
-    /// The size of a segment file.
-    pub segment_bytes: u64,
-    /// The largest record.
-    pub max_record_bytes: u64,
-    /// How many slots may be written and not durable.
-    pub window_slots: u32,
-    /// How far past the durable prefix a slot may end.
-    pub window_bytes: u64,
-    /// How many segment files there are, without spare ones.
-    pub segments: u64,
-    /// How many spare ones.
-    pub spare_segments: u64,
-    /// The space that the files take.
-    pub space_bytes: u64,
-    /// Slots written in this life.
-    pub slots_written: u64,
-    /// Their length on disk.
-    pub slot_bytes_written: u64,
-    /// How much of that is padding up to the end of a block.
-    pub padding_bytes_written: u64,
-    /// Data syncs in this life; durable writes are not among them.
-    pub syncs: u64,
-    /// Slots that were written when the store fell idle.
-    pub stability_slots: u64,
-}
-
 impl<B: Backend> Core<B> {
     pub(crate) fn tail(&self) -> Lsn {
         Lsn::new(self.ring.tail())
@@ -555,173 +493,4 @@ impl<B: Backend> Core<B> {
         let first_now = move || Lsn::new(first.load(Ordering::Acquire));
         Ok(Scan::new(&self.log, range, self.first(), Lsn::new(end))?.with_first(first_now))
     }
-
-    fn info(&self) -> Result<StoreInfo, IoError> {
-        let geometry = &self.geometry;
-        let usage = self.segments.usage()?;
-        let counters = &self.counters;
-        // Relaxed: counters are read one by one and prove nothing.
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let durable = self.durable.lsn();
-        Ok(StoreInfo {
-            format_version: crate::format::superblock::VERSION,
-            store_id: geometry.store_id(),
-            epoch: self.epoch,
-            first: self.first(),
-            written: Lsn::new(self.written.lsn().max(durable)),
-            durable: Lsn::new(durable),
-            tail: self.tail(),
-            block_bytes: geometry.block_bytes(),
-            segment_bytes: geometry.segment_bytes(),
-            max_record_bytes: geometry.max_record_bytes(),
-            window_slots: geometry.window_slots(),
-            window_bytes: geometry.window_bytes(),
-            segments: usage.segments,
-            spare_segments: usage.spares,
-            space_bytes: usage.bytes,
-            slots_written: read(&counters.slots),
-            slot_bytes_written: read(&counters.slot_bytes),
-            padding_bytes_written: read(&counters.padding_bytes),
-            syncs: read(&counters.syncs),
-            stability_slots: read(&counters.stability_slots),
-        })
-    }
-}
-
-/// The options that a store of a certain geometry can't have.
-fn check(options: &Options, geometry: &Geometry) -> Result<(), OpenError> {
-    let limits = [
-        (
-            "the number of buffers",
-            options.buffers as u64,
-            u64::from(geometry.window_slots()),
-        ),
-        (
-            "the size of a buffer",
-            options.buffer_bytes as u64,
-            geometry.max_slot_bytes(),
-        ),
-    ];
-    match limits.into_iter().find(|(_, found, max)| found > max) {
-        Some((what, found, max)) => Err(OpenError::Options { what, found, max }),
-        None => Ok(()),
-    }
-}
-
-/// The geometry of a store to be created.
-fn new_geometry(options: &Options) -> Result<Geometry, OpenError> {
-    // The hasher's keys are drawn from the system's random numbers.
-    let id = options
-        .store_id
-        .unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
-    let buffers = options.buffers as u64;
-    let in_buffers = buffers
-        .saturating_mul(options.buffer_bytes as u64)
-        .saturating_mul(2);
-    // Twice the largest record, so that the next can be on its way while one becomes durable.
-    let in_records = options
-        .max_record_bytes
-        .saturating_mul(2)
-        .saturating_add(1 << 20);
-    let sizes = Sizes {
-        block_bytes: options.block_bytes,
-        segment_bytes: options.segment_bytes,
-        max_record_bytes: options.max_record_bytes,
-        window_slots: options.window_slots,
-        window_bytes: in_buffers.max(in_records),
-    };
-    Ok(Geometry::new(id, &sizes)?)
-}
-
-fn open<B: Backend>(
-    dir: &Path,
-    backend: Arc<B>,
-    options: Options,
-) -> Result<Arc<Core<B>>, OpenError> {
-    // The lock comes first: whoever holds it is alone with the files.
-    let mut superblock = if options.create {
-        let geometry = new_geometry(&options)?;
-        check(&options, &geometry)?;
-        SuperblockFile::create(&backend, dir, geometry, options.lock_timeout)?
-    } else {
-        SuperblockFile::open(&backend, dir, options.lock_timeout)?
-    };
-    let found = *superblock.current();
-    let geometry = found.geometry;
-    check(&options, &geometry)?;
-    let lives = u32::from(!cfg!(esker_canary = "lss-epoch-stays") || found.epoch == 0);
-    let epoch = found
-        .epoch
-        .checked_add(lives)
-        .ok_or(OpenError::EpochsExhausted)?;
-    let segments = Arc::new(SegmentSet::open_to_write(
-        &backend,
-        dir,
-        geometry,
-        found.checkpoint.lsn,
-        options.lock_timeout,
-    )?);
-    let recovered = recover(&segments, &found)?;
-
-    // What is kept may be in the disk's cache only, if the last life was killed, or not even there, if
-    // a sync has failed; so may be the names of its files, and the superblock that says so. From here
-    // on all of them are acted upon.
-    let recovered = rewrite(&segments, &found, recovered)?;
-    let start = recovered.end;
-    if !cfg!(esker_canary = "lss-recovery-without-sync") {
-        segments.sync_range(found.checkpoint.lsn, start.lsn)?;
-    }
-    if !cfg!(esker_canary = "lss-recovery-without-names") {
-        backend.sync_dir(dir)?;
-    }
-    superblock.sync()?;
-    superblock.update(|next| {
-        next.epoch = epoch;
-        next.epoch_start = start;
-        next.checkpoint = start;
-        next.clean_end = None;
-    })?;
-
-    let ring = Ring::builder()
-        .buffers(options.buffers)
-        .capacity_bytes(options.buffer_bytes)
-        .header_bytes(slot::HEADER_BYTES)
-        .min_reservation_bytes(record::HEADER_BYTES)
-        .alignment(geometry.block())
-        .huge_pages(options.huge_pages)
-        .start(BufferSeq::new(start.seq), start.lsn.get())
-        .limit(0);
-    let checksums = RecordSeal::new(geometry.store_id());
-    let ring = ring
-        .void(move |address, room| record::write_void(room, &checksums, Lsn::new(address)))
-        .build()?;
-    let window = usize::try_from(geometry.window_slots()).unwrap_or(usize::MAX);
-    let core = Arc::new(Core {
-        lane: Lane::new(Arc::clone(&backend), options.ordering),
-        log: Log::new(&segments),
-        written: Frontier::new(window, start.seq, start.lsn.get()),
-        durable: Arc::new(Durable::new(window, start.seq, start.lsn.get())),
-        queue: Queue::new(start.seq),
-        resident: Resident::new(options.buffers, options.evict_written),
-        commit: Commit::new(options.commit_writes, options.gather),
-        committer: Committer::default(),
-        followers: Tasks::default(),
-        syncing: Syncing::default(),
-        poison: Arc::default(),
-        marks: Marks::new(recovered.boundaries.into_values(), geometry.segment_bytes()),
-        first: Arc::new(AtomicU64::new(found.first.lsn.get())),
-        superblock: Mutex::new(superblock),
-        maintenance: Maintainer::default(),
-        counters: Counters::default(),
-        backend,
-        ring,
-        options,
-        geometry,
-        checksums,
-        epoch,
-        start,
-        segments,
-    });
-    core.prepare_start()?;
-    Ok(core)
 }

@@ -170,6 +170,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Test, "esker-io", "io-short-write-succeeds"),
     canary(Catcher::Test, "esker-io", "io-sink-swapped"),
     canary(Catcher::Test, "esker-io", "io-lane-goes-on"),
+    canary(Catcher::Test, "esker-lss", "lss-fork-goes-unnoticed"),
     // With the right to mount an XFS.
     canary(Catcher::Test, "esker-io", "io-sync-unconfirmed"),
     canary(Catcher::Test, "esker-lss", "lss-zeroes-over-the-log"),

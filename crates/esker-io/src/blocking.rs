@@ -157,7 +157,7 @@ impl Blocking {
         Self {
             pool,
             shared: Arc::default(),
-            origin: Origin::new(),
+            origin: Origin::here(),
             reason: None,
         }
     }

@@ -70,7 +70,7 @@ impl DriverThread {
             stop,
             wake: Box::new(move || backend.wake()),
             thread: Some(thread),
-            origin: Origin::new(),
+            origin: Origin::here(),
         })
     }
 

@@ -81,6 +81,7 @@ pub use lane::{Lane, Ordering};
 pub use latency::{Latencies, Latency};
 pub use memory::{Memory, RangeError, ReadMemory, WriteMemory};
 pub use operation::{Action, Completion, Durability, Operation, Sink};
+pub use origin::Origin;
 pub use registration::{RegisterError, Registration};
 pub use statistics::{KindStatistics, Statistics};
 pub use uring::{ConfigError, NotOffered, Uring, UringConfig, UringError};

@@ -29,13 +29,22 @@ extern "C" fn count() {
     FORKS.fetch_add(1, Relaxed);
 }
 
-/// Names a process among its forebears.
+/// The process in which something was made: for whoever holds threads, locks or files besides a
+/// backend, and must not use them in a child of a fork.
+///
+/// # Examples
+///
+/// ```
+/// let origin = esker_io::Origin::here();
+/// assert!(origin.is_here());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Origin(u64);
+pub struct Origin(u64);
 
 impl Origin {
-    /// This process.
-    pub(crate) fn new() -> Self {
+    /// This process. Children that are forked from now on are told apart.
+    #[must_use]
+    pub fn here() -> Self {
         COUNTED.call_once(|| {
             // It fails only for want of memory, for a few words; then a child is not told apart.
             // SAFETY: what is called in the child adds to an atomic, which a signal handler may do.
@@ -44,8 +53,9 @@ impl Origin {
         Self(FORKS.load(Relaxed))
     }
 
-    /// Whether this is still the process, and not a child of it.
-    pub(crate) fn is_here(self) -> bool {
+    /// Whether this is still the process, and not a child of it. One load.
+    #[must_use]
+    pub fn is_here(self) -> bool {
         self.0 == FORKS.load(Relaxed) || cfg!(esker_canary = "io-fork-goes-unnoticed")
     }
 }

@@ -287,7 +287,7 @@ impl<B: Backend> Core<B> {
 
     /// Waits until a full ring may have room, completing writes meanwhile.
     fn wait_for_room(self: &Arc<Self>, wait: &Wait, tries: u32) -> Result<(), AppendError> {
-        self.check_poison()?;
+        self.check_alive()?;
         if tries <= TRIES_BEFORE_PARKING {
             yield_now();
         } else {
@@ -312,7 +312,7 @@ impl<B: Backend> Core<B> {
 
     /// Makes space for addresses up to `needed` and lets the ring use it.
     fn extend(self: &Arc<Self>, needed: u64) -> Result<(), AppendError> {
-        self.check_poison()?;
+        self.check_alive()?;
         let limit = self.ensure_space(needed)?;
         self.ring.raise_limit(limit.get());
         self.backend.wake();

@@ -120,6 +120,10 @@ impl<'s, B: Backend> Appender<'s, B> {
 
 impl<B: Backend> Drop for Appender<'_, B> {
     fn drop(&mut self) {
+        if !self.core.poison.is_here() {
+            // Its lease is the parent's, who may be in the middle of what giving it back takes.
+            return std::mem::forget(std::mem::replace(&mut self.room, self.core.ring.appender()));
+        }
         if let Some(sealed) = self.room.retire() {
             self.core.hand_over(sealed, By::Passing);
         }

@@ -83,6 +83,7 @@ impl<B: Backend> Core<B> {
         if self.durable.lsn() >= end {
             return Ok(());
         }
+        self.check_alive()?;
         // Relaxed: see `Commit::wants`.
         self.commit.wanted.fetch_max(end, Ordering::Relaxed);
         while self.settled() < end {
@@ -110,6 +111,7 @@ impl<B: Backend> Core<B> {
         if self.written.lsn() >= end {
             return Ok(());
         }
+        self.check_alive()?;
         self.seal_below(end, By::Passing);
         self.backend.wait_for(
             &|| self.written.lsn() >= end || self.poison.get().is_some(),

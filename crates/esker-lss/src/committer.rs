@@ -65,6 +65,7 @@ impl<B: Backend> Core<B> {
 
     /// Makes durable what futures wait for now.
     pub(crate) fn commit_for_tasks(self: &Arc<Self>) -> Result<(), CommitError> {
+        self.check_alive()?;
         if let Some(end) = self.commit.tasks.wanted() {
             self.wait_durable_to(end)?;
             // Whoever moved the prefix may not have come to it yet.

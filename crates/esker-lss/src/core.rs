@@ -37,6 +37,9 @@ use crate::trim::Marks;
 /// - S3. The ring's limit is never above what the segments have space for, so that a record that
 ///   was given an address never runs out of space.
 /// - S4. Once poisoned, always poisoned.
+/// - S5. In a child of a fork nothing is written, synced or given another name, no thread is waited
+///   for, and no lock is taken on the way to saying so: the threads and the locks are the parent's,
+///   and the files, whose descriptions the child shares, are the parent's to write.
 pub(crate) struct Core<B: Backend> {
     // The backend is declared first and so dropped first: it waits for what is in flight.
     pub(crate) backend: Arc<B>,
@@ -138,6 +141,12 @@ impl<B: Backend> Core<B> {
         self.poison
             .get()
             .map_or(Ok(()), |poison: &Poison| Err(poison.clone()))
+    }
+
+    /// The failure that ended this life, or that this is a child of the process that has it (S5).
+    pub(crate) fn check_alive(&self) -> Result<(), Poison> {
+        let poison = self.poison.look(|| Lsn::new(self.durable.lsn()));
+        poison.map_or(Ok(()), |poison| Err(poison.clone()))
     }
 
     /// The chain state at the durable end.

@@ -162,9 +162,13 @@ impl<B: Backend> Sink for SyncDone<B> {
 
 impl<B: Backend> Core<B> {
     /// Takes a sealed buffer over: it is written now if the window admits it, else as soon as it
-    /// does. A poisoned store writes nothing any more.
+    /// does. A poisoned store writes nothing any more, and a child's copy of one nothing at all.
     pub(crate) fn hand_over(self: &Arc<Self>, sealed: SealedBuffer, by: By) {
-        if self.poison.get().is_some() {
+        if self.check_alive().is_err() {
+            if !self.poison.is_here() {
+                // Giving it back may take a lock that is the parent's.
+                return std::mem::forget(sealed);
+            }
             sealed.recycle();
             self.backend.wake();
             return;

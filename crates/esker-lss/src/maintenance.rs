@@ -158,7 +158,7 @@ impl<B: Backend> Core<B> {
     /// Does what there is to do. A buffer that was handed over since the last call counts as
     /// activity; without any the store is idle.
     pub(crate) fn maintain(self: &Arc<Self>) -> Result<Left, MaintainError> {
-        self.check_poison()?;
+        self.check_alive()?;
         let mut progress = self.maintenance.progress.lock();
         self.commit_by_time(&mut progress);
         self.move_checkpoint()?;

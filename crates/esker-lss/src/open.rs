@@ -20,6 +20,7 @@ use crate::geometry::{Geometry, Sizes};
 use crate::log::Log;
 use crate::maintenance::Maintainer;
 use crate::options::Options;
+use crate::poison::PoisonCell;
 use crate::recovery::recover;
 use crate::resident::Resident;
 use crate::rewrite::rewrite;
@@ -152,7 +153,7 @@ pub(crate) fn open<B: Backend>(
         committer: Committer::default(),
         followers: Tasks::default(),
         syncing: Syncing::default(),
-        poison: Arc::default(),
+        poison: Arc::new(PoisonCell::new(dir.to_path_buf())),
         marks: Marks::new(recovered.boundaries.into_values(), geometry.segment_bytes()),
         first: Arc::new(AtomicU64::new(found.first.lsn.get())),
         superblock: Mutex::new(superblock),

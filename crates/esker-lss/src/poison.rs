@@ -6,9 +6,10 @@
 //! succeeds, reads of what is durable go on, and opening the store again finds out what is there.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use esker_io::IoError;
+use esker_io::{Context, IoError, OperationKind, Origin};
 
 use crate::Lsn;
 
@@ -56,12 +57,38 @@ impl std::error::Error for Poison {
 }
 
 /// Set once, by the first failure.
-#[derive(Default)]
 pub(crate) struct PoisonCell {
     cause: OnceLock<Poison>,
+    /// The process that opened the store, and where that is.
+    origin: Origin,
+    dir: PathBuf,
 }
 
 impl PoisonCell {
+    /// For the store in `dir` that this process opens.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self {
+            cause: OnceLock::new(),
+            origin: Origin::here(),
+            dir,
+        }
+    }
+
+    /// Whether this is the process that opened the store, and not a child of it.
+    pub(crate) fn is_here(&self) -> bool {
+        self.origin.is_here() || cfg!(esker_canary = "lss-fork-goes-unnoticed")
+    }
+
+    /// The same as [`get`](Self::get), which in a child of the process that opened the store is that it
+    /// is one; `durable` says what was durable at the fork. Two loads.
+    pub(crate) fn look(&self, durable: impl FnOnce() -> Lsn) -> Option<&Poison> {
+        if !self.is_here() {
+            let context = Context::new(OperationKind::Write, self.dir.clone());
+            self.set(durable(), IoError::Forked { context });
+        }
+        self.get()
+    }
+
     /// Remembers the failure, unless there was one before.
     pub(crate) fn set(&self, durable: Lsn, source: IoError) {
         let _already_poisoned = self.cause.set(Poison {

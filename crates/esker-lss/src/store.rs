@@ -35,6 +35,11 @@ use crate::write_error::{
 /// Dropping the store without [`close`](Self::close) ends it like a crash would: what is durable
 /// stays, the rest may be lost. It waits for the writes in flight.
 ///
+/// A store belongs to the process that opened it. In a child of a fork it writes nothing: whatever
+/// has to touch the files fails, with [`IoError::Forked`] as the cause, and dropping it waits for
+/// nothing and gives nothing back, so that the store stays locked until the child ends or executes
+/// another program, whatever becomes of the parent. The parent's goes on as if there were no child.
+///
 /// # Examples
 ///
 /// ```
@@ -435,6 +440,9 @@ impl<B: Backend> Store<B> {
     ///
     /// [`CloseError`]; the store is closed all the same, and recovered when it is opened again.
     pub fn close(self) -> Result<(), CloseError> {
+        if !self.core.poison.is_here() {
+            self.core.check_alive().map_err(CommitError::from)?;
+        }
         self.core.maintenance.stop();
         self.core.discard_making();
         self.flush()?;
@@ -453,6 +461,11 @@ impl<B: Backend> Store<B> {
 impl<B: Backend> Drop for Store<B> {
     fn drop(&mut self) {
         let core = &self.core;
+        if !core.poison.is_here() {
+            // S5: the child's copies of its threads' holds on it are there for good.
+            std::mem::forget(Arc::clone(core));
+            return;
+        }
         core.maintenance.stop();
         core.committer.stop(&core.commit.tasks);
         // Every operation in flight owns the core until its sink has returned, and so do those that

@@ -61,7 +61,7 @@ impl Marks {
 
 impl<B: Backend> Core<B> {
     pub(crate) fn trim_before(self: &Arc<Self>, lsn: Lsn) -> Result<Lsn, TrimError> {
-        self.check_poison()?;
+        self.check_alive()?;
         let durable = Lsn::new(self.durable.lsn());
         if lsn > durable {
             return Err(TrimError::NotDurable { lsn, durable });

@@ -66,7 +66,7 @@ impl UntilDurable {
         if self.durable.lsn() >= self.end {
             return Some(Ok(()));
         }
-        let poison = self.poison.get()?;
+        let poison = self.poison.look(|| Lsn::new(self.durable.lsn()))?;
         // It does not move any more, but may have until then.
         Some(if self.durable.lsn() >= self.end {
             Ok(())
@@ -81,7 +81,8 @@ impl<B: Backend> Core<B> {
         let failed = if self.durable.lsn() >= end {
             None
         } else {
-            self.start_committer().err()
+            let alive = self.check_alive().map_err(Into::into);
+            alive.and_then(|()| self.start_committer()).err()
         };
         UntilDurable::new(self, end, failed)
     }
@@ -103,7 +104,9 @@ impl Future for UntilDurable {
         }
         match outcome {
             Some(outcome) => {
-                this.tasks.leave(&mut this.place);
+                if this.poison.is_here() {
+                    this.tasks.leave(&mut this.place);
+                }
                 Poll::Ready(outcome)
             }
             None => Poll::Pending,
@@ -113,7 +116,10 @@ impl Future for UntilDurable {
 
 impl Drop for UntilDurable {
     fn drop(&mut self) {
-        self.tasks.leave(&mut self.place);
+        // In a child the list, and its lock, are the parent's.
+        if self.poison.is_here() {
+            self.tasks.leave(&mut self.place);
+        }
     }
 }
 

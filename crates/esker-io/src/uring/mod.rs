@@ -146,7 +146,7 @@ impl Uring {
             calls: Calls::default(),
             reason: reason(config, entries, cq_entries, slots),
             slots: Slots::new(slots),
-            origin: Origin::new(),
+            origin: Origin::here(),
         };
         Ok(Self {
             ring: Arc::new(ring),

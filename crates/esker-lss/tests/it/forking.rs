@@ -1,12 +1,23 @@
 //! A process that has a store open, forks; the child ends, and the parent goes on.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::pin::Pin;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use esker_io::{AnyBackend, Uring, UringConfig};
-use esker_lss::{Lsn, OpenError, Options, Store};
+use esker_io::{AnyBackend, IoError, Uring, UringConfig};
+use esker_lss::{
+    AppendError, CloseError, CommitError, Lsn, Maintenance, OpenError, Options, Poison, Store,
+    TrimError,
+};
 
 use crate::support::{AnyStore, record, small};
 
@@ -37,10 +48,42 @@ fn in_a_process_of_its_own(test: &str) {
     assert!(status.success(), "{test}: {status}");
 }
 
-/// A child process that does nothing but sleep and end.
+/// How long a child may take that waits for nothing.
+const CHILDS_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A child process.
 struct Child(libc::pid_t);
 
 impl Child {
+    /// Runs `body` in a child, and demands that it returns, and before long.
+    fn run(body: impl FnOnce()) {
+        // SAFETY: of this process's other threads none is doing anything at the moment: what they hold
+        // is what they sleep with, which is what is tested.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let ended = catch_unwind(AssertUnwindSafe(body));
+            // SAFETY: nothing of this process is needed any more.
+            unsafe { libc::_exit(i32::from(ended.is_err())) };
+        }
+        assert!(pid > 0, "{}", std::io::Error::last_os_error());
+        let deadline = Instant::now() + CHILDS_PATIENCE;
+        let mut status = 0;
+        loop {
+            // SAFETY: the status is good for writing; the process is a child that nobody waits for.
+            let waited = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) };
+            if waited != 0 {
+                assert_eq!((waited, status), (pid, 0), "the child panicked");
+                return;
+            }
+            if Instant::now() > deadline {
+                Self(pid).kill();
+                panic!("the child hangs");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// One that does nothing but sleep and end.
     fn fork(asleep: Duration) -> Self {
         let micros = asleep.as_micros() as libc::useconds_t;
         // SAFETY: the child calls nothing but what a signal handler may call, and does not return.
@@ -181,5 +224,141 @@ fn forking_and_opening_again() {
         child.kill();
         let store = open(PATIENCE).expect("nobody holds it any more");
         assert_eq!(store.read(lsn).expect("it is there"), b"before");
+    }
+}
+
+#[test]
+fn a_child_neither_waits_for_the_store_nor_writes_to_its_files() {
+    in_a_process_of_its_own("forking::using_and_dropping_the_store_in_children");
+}
+
+/// What is in a directory, by name.
+fn contents(dir: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let entries = fs::read_dir(dir).expect("a directory");
+    let entries = entries.map(|entry| entry.expect("an entry"));
+    entries
+        .map(|entry| {
+            let bytes = fs::read(entry.path()).expect("it can be read");
+            (entry.file_name(), bytes)
+        })
+        .collect()
+}
+
+/// What is in a store's directory once the store's threads have done what there was to do.
+fn settled(dir: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = contents(dir);
+    loop {
+        thread::sleep(Duration::from_millis(100));
+        let now = contents(dir);
+        if now == before {
+            return now;
+        }
+        assert!(Instant::now() < deadline, "the store does not come to rest");
+        before = now;
+    }
+}
+
+fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn is_of_the_parent(poison: &Poison) -> bool {
+    matches!(poison.io_error(), IoError::Forked { .. })
+}
+
+/// Everything that would have to touch the files says that they are the parent's.
+fn is_refused(store: &AnyStore, durable: Lsn, appended: Lsn) {
+    let poisoned = |error: CommitError| match error {
+        CommitError::Poisoned(poison) => is_of_the_parent(&poison),
+        _ => false,
+    };
+    assert!(poisoned(store.wait_durable(appended).expect_err("a wait")));
+    assert!(poisoned(store.wait_written(appended).expect_err("a wait")));
+    assert!(poisoned(store.flush().expect_err("a flush")));
+    store.wait_durable(durable).expect("it was durable");
+    assert_eq!(store.read(durable).expect("it is on disk"), b"before");
+    let trimmed = store.trim_before(durable).expect_err("a trim");
+    assert!(matches!(trimmed, TrimError::Poisoned(poison) if is_of_the_parent(&poison)));
+    assert!(store.maintain().is_err());
+    let Poll::Ready(Err(error)) = poll(&mut store.until_durable(appended)) else {
+        panic!("a future waits in a child, or is told that its record is durable");
+    };
+    assert!(poisoned(error));
+    // The ring is memory, and so the child's own: what it holds can be filled, and goes nowhere.
+    let refused = (0..10_000).find_map(|index| store.append(&record(index)).err());
+    let Some(AppendError::Poisoned(poison)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(is_of_the_parent(&poison));
+}
+
+#[test]
+#[ignore = "run in a process of its own by a test above"]
+fn using_and_dropping_the_store_in_children() {
+    for backend in backends() {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        // Without spares nothing is made in the background, once it is open.
+        let options = small()
+            .maintenance(Maintenance::Thread)
+            .spare_segments(0)
+            .idle(None);
+        let store = Store::open(dir.path(), backend, options).expect("the store opens");
+        let durable = store.append_durable(b"before").expect("it appends");
+        // From here on the store has its second thread.
+        let first = store.append(b"first").expect("it appends");
+        let mut committed = store.until_durable(first);
+        let deadline = Instant::now() + PATIENCE;
+        while poll(&mut committed).is_pending() {
+            assert!(Instant::now() < deadline, "nobody commits for a future");
+            thread::yield_now();
+        }
+        let second = store.append(b"second").expect("it appends");
+        let mut waiting = Some(store.until_durable(second));
+        let mut appender = Some(store.appender());
+        let third = appender.as_mut().map(|appender| appender.append(b"third"));
+        let third = third.expect("an appender").expect("it appends");
+        let files = settled(dir.path());
+
+        let gone_through = |what: &str, child: &mut dyn FnMut()| {
+            Child::run(child);
+            assert!(
+                contents(dir.path()) == files,
+                "a child that {what} changes files"
+            );
+        };
+        gone_through("drops a future and an appender", &mut || {
+            drop(waiting.take());
+            drop(appender.take());
+        });
+        drop(appender);
+        gone_through("uses the store", &mut || {
+            is_refused(&store, durable, second)
+        });
+        let mut left = Some(store);
+        gone_through("drops the store", &mut || drop(left.take()));
+        gone_through("closes the store", &mut || {
+            let closed = left.take().expect("the child's copy").close();
+            let Err(CloseError::Commit(CommitError::Poisoned(poison))) = closed else {
+                panic!("{closed:?}");
+            };
+            assert!(is_of_the_parent(&poison));
+        });
+
+        let store = left.expect("the parent's own");
+        let fourth = store.append_durable(b"fourth").expect("the parent goes on");
+        let waiting = &mut waiting.expect("the parent's own");
+        assert!(matches!(poll(waiting), Poll::Ready(Ok(()))));
+        store.close().expect("it closes");
+        let store = crate::support::open(dir.path());
+        let expected = [
+            (durable, &b"before"[..]),
+            (first, b"first"),
+            (second, b"second"),
+            (third, b"third"),
+            (fourth, b"fourth"),
+        ];
+        let expected = expected.map(|(lsn, record)| (lsn, record.to_vec()));
+        assert_eq!(crate::support::all(&store), expected);
     }
 }

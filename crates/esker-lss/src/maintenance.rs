@@ -1,7 +1,8 @@
 //! The work that nobody waits for.
 //!
 //! - Commits by time, if the options ask for them.
-//! - Space: the next segment is made before the log reaches it, a little at a time.
+//! - Space: the next segment is made before the log reaches it, a little at a time, once something has been
+//!   appended: a store that was opened to be read leaves the device to those who read.
 //! - Checkpoint: recovery starts no further back than about a segment behind the durable end.
 //! - Stability: when the store falls idle, one more slot says that what was written before it is
 //!   durable, so that damage to the last commits can be told from a torn tail.
@@ -131,7 +132,7 @@ impl<B: Backend> Core<B> {
         while !maintainer.stop.load(Ordering::Acquire) {
             let before = maintainer.handed_over.load(Ordering::Relaxed);
             // A failure shows in every append and commit; here there is nobody to tell.
-            let left = self.maintain().unwrap_or(Left::Later);
+            let left = self.look_after(before > 0).unwrap_or(Left::Later);
             if (left == Left::Later || always) && self.poison.get().is_none() {
                 parker.park_timeout(beat);
                 continue;
@@ -158,6 +159,11 @@ impl<B: Backend> Core<B> {
     /// Does what there is to do. A buffer that was handed over since the last call counts as
     /// activity; without any the store is idle.
     pub(crate) fn maintain(self: &Arc<Self>) -> Result<Left, MaintainError> {
+        self.look_after(true)
+    }
+
+    /// The same; makes a spare segment only if `spares` says so.
+    fn look_after(self: &Arc<Self>, spares: bool) -> Result<Left, MaintainError> {
         self.check_alive()?;
         let mut progress = self.maintenance.progress.lock();
         self.commit_by_time(&mut progress);
@@ -165,7 +171,7 @@ impl<B: Backend> Core<B> {
         self.prepare_space()?;
         let tail = self.ring.tail();
         let written_since = tail - progress.tail.replace(tail).unwrap_or(tail);
-        let more_to_make = self.prepare_spare(written_since, &mut progress)?;
+        let more_to_make = spares && self.prepare_spare(written_since, &mut progress)?;
         // Relaxed: a beat more or less makes no difference.
         let handed_over = self.maintenance.handed_over.load(Ordering::Relaxed);
         let active = handed_over != progress.seen;

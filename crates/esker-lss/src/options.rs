@@ -197,7 +197,8 @@ impl Options {
 
     /// How many segments the maintenance keeps ready ahead of the log, written with zeroes while the
     /// device is not busy, and how many trimmed ones are kept to be used again; 1 by default. The
-    /// log is written faster into them than into new ones.
+    /// log is written faster into them than into new ones. The store's thread begins with that when
+    /// something has been appended: a store that is only read writes nothing.
     #[must_use]
     pub fn spare_segments(mut self, segments: usize) -> Self {
         self.spare_segments = segments;

@@ -78,3 +78,27 @@ fn an_idle_store_leaves_one_slot_and_no_more() {
     assert!(store.durable() > last);
     store.close().expect("closes");
 }
+
+/// Waits until there are so many spare segments.
+fn await_spares(store: &AnyStore, count: u64) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while store.info().expect("info").spare_segments != count {
+        assert!(Instant::now() < end, "no spare segment is made");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_store_that_is_only_read_makes_no_spare_segment_and_one_that_is_written_does() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    store.append_durable(b"first").expect("appends");
+    store.close().expect("closes");
+    let store = open_with(dir.path(), small().maintenance(Maintenance::Thread));
+    // What the thread does at once takes less than a millisecond.
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(all(&store).len(), 1);
+    assert_eq!(store.info().expect("info").spare_segments, 0);
+    store.append_durable(b"second").expect("appends");
+    await_spares(&store, 1);
+}

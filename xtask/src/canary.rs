@@ -185,6 +185,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     crash("lss-epoch-stays"),
     crash("lss-failed-sync-made-good"),
     crash("lss-follows-what-is-written"),
+    crash("lss-fresh-whatever-its-address"),
     crash("lss-header-claims-its-base"),
     crash("lss-header-without-durable"),
     crash("lss-length-before-checksum"),

@@ -42,6 +42,7 @@ mod durable;
 mod error;
 mod follow;
 mod format;
+mod fresh;
 mod gather;
 mod geometry;
 mod info;

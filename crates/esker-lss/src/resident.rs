@@ -4,12 +4,14 @@
 //! readers, who keep them alive by owning them; the ring's slot is free when the last owner is gone.
 //! Buffer `t` lies at `t mod N`, like in the ring: buffer `t + N` can exist only when the slot of
 //! every buffer up to `t` is free, so everything up to `t` is written and below the written prefix.
+//! Of short ones a copy is left to those who follow the log ([`Fresh`]).
 
 use std::sync::Arc;
 
 use esker_buf::evict;
 use esker_ring::SealedBuffer;
 
+use crate::fresh::Fresh;
 use crate::sync::Mutex;
 
 /// Shorter slots are commits that somebody waits for.
@@ -19,6 +21,7 @@ pub(crate) struct Resident {
     places: Box<[Mutex<Place>]>,
     /// Whether what has been written is dropped from the processors' caches.
     evicts: bool,
+    pub(crate) fresh: Fresh,
 }
 
 #[derive(Default)]
@@ -51,6 +54,7 @@ impl Resident {
         Self {
             places: (0..buffers).map(|_| Mutex::new(Place::Vacant)).collect(),
             evicts,
+            fresh: Fresh::default(),
         }
     }
 
@@ -70,12 +74,12 @@ impl Resident {
             // The bytes are let go of behind the lock: the ring may open its next buffer there.
             let before = std::mem::replace(&mut *place, Place::OnDisk { base, end });
             drop(place);
-            if let Place::InMemory { bytes, .. } = &before
-                && self.evicts
-                && bytes.padded_len() >= EVICTED_BYTES
-                && !bytes.is_extent()
-            {
-                evict(bytes.padded_bytes());
+            if let Place::InMemory { bytes, .. } = &before {
+                self.fresh.written(base, end, bytes.bytes());
+                let is_long = bytes.padded_len() >= EVICTED_BYTES;
+                if self.evicts && is_long && !bytes.is_extent() {
+                    evict(bytes.padded_bytes());
+                }
             }
             drop(before);
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use esker_io::Backend;
 use esker_lss::{Lsn, ReadError, Store};
 
 use crate::faulty::Faulty;
@@ -47,6 +48,42 @@ fn each_follower_gets_every_record_once_in_order_and_only_what_is_durable() {
             store.flush().expect("flushes");
         });
         store.close().expect("closes");
+    }
+}
+
+#[test]
+fn a_commit_is_seen_without_a_read_of_the_device() {
+    for backend in backends() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let backend = Arc::new(backend);
+        let store = AnyStore::open(dir.path(), Arc::clone(&backend), small()).expect("opens");
+        let reads = || backend.statistics().reads.submitted;
+        store.append_durable(b"before").expect("appends");
+        let mut early = store.follow(store.first()).expect("it is there");
+        let before = reads();
+        assert!(early.next().expect("no end").is_ok());
+        assert!(reads() > before, "nobody followed when it was written");
+        let (mut news, before) = (store.follow_new(), reads());
+        for index in 0..100 {
+            let lsn = store.append_durable(&record(index)).expect("appends");
+            for follower in [&mut early, &mut news] {
+                let found = follower.try_next().expect("no error").expect("durable");
+                assert_eq!((found.lsn, found.payload), (lsn, record(index)));
+                assert_eq!(follower.try_next().expect("no error"), None);
+            }
+        }
+        assert_eq!(reads(), before);
+        // More than is kept: the rest comes from the disk.
+        for index in 0..100 {
+            store.append_durable(&record(index)).expect("appends");
+        }
+        for follower in [&mut early, &mut news] {
+            for index in 0..100 {
+                let found = follower.try_next().expect("no error").expect("durable");
+                assert!(found.payload == record(index), "{index}");
+            }
+        }
+        assert!(reads() > before);
     }
 }
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use esker_io::Ordering;
-use esker_lss::{Lsn, Maintenance, OpenError, Options, ReadError, Reader, Store, verify};
+use esker_lss::{Follower, Lsn, Maintenance, OpenError, Options, ReadError, Reader, Store, verify};
 use esker_sim::{Dice, Sim, Survival, Undurable};
 
 use crate::seeds;
@@ -259,6 +259,33 @@ impl Model {
         self.check_found(skipped, &records);
         assert!(skipped + records.len() >= durable, "it was durable");
         self.is_durable(skipped + records.len());
+        Ok(())
+    }
+
+    /// A follower that was there while records became durable has got every one from `from` on that is
+    /// durable now, and no other; `found` is all that it has got so far.
+    pub(crate) fn followed_from(
+        &mut self,
+        store: &Store<Sim>,
+        from: Lsn,
+        follower: &mut Follower<'_, Sim>,
+        found: &mut Records,
+    ) -> Result<(), ReadError> {
+        let durable = self.below(store.durable());
+        loop {
+            match follower.try_next() {
+                Ok(Some(record)) => found.push((record.lsn, record.payload)),
+                Ok(None) | Err(ReadError::Lost { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let skipped = self.below(from);
+        self.check_found(skipped, found);
+        assert!(skipped + found.len() >= durable, "it was durable");
+        // What lies before `from` is durable only if something behind it is.
+        if !found.is_empty() {
+            self.is_durable(skipped + found.len());
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use esker_io::Backend;
 use esker_lss::{AppendDurableError, AppendError, Lsn, Options, ReadError, Store, TrimError};
 use esker_sim::{Dice, Sim};
 
-use crate::model::{End, Model, dir, try_scan};
+use crate::model::{End, Model, Records, dir, try_scan};
 
 /// One thing done to a store. What names a record picks it by a number modulo how many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,10 +243,13 @@ impl Bench {
     }
 
     /// Appenders that take turns, with appends through the store, reads and commits in between: each
-    /// one's records keep their order, and a lease that is live holds up nothing.
+    /// one's records keep their order, and a lease that is live holds up nothing. Somebody follows
+    /// meanwhile, and looks now and then.
     fn burst(&mut self, step: Step, seed: u64) -> Option<()> {
         let mut dice = Dice::new(seed);
         let mut appenders: Vec<_> = (0..3).map(|_| (self.store.appender(), None)).collect();
+        let (from, mut found) = (self.store.tail(), Records::new());
+        let mut follower = self.store.follow_new();
         for _ in 0..dice.below(40) {
             let len = dice.index(200);
             let payload = self.model.payload(len);
@@ -309,6 +312,11 @@ impl Bench {
                 2 => {
                     self.pass(step, self.store.flush())?;
                     self.model.is_durable(self.model.len());
+                }
+                3 => {
+                    let (model, store) = (&mut self.model, &self.store);
+                    let followed = model.followed_from(store, from, &mut follower, &mut found);
+                    self.pass(step, followed)?;
                 }
                 _ => {}
             }

@@ -100,13 +100,14 @@ pub(crate) fn open<B: Backend>(
         .epoch
         .checked_add(lives)
         .ok_or(OpenError::EpochsExhausted)?;
-    let segments = Arc::new(SegmentSet::open_to_write(
+    let segments = SegmentSet::open_to_write(
         &backend,
         dir,
         geometry,
         found.checkpoint.lsn,
         options.lock_timeout,
-    )?);
+    )?;
+    let segments = Arc::new(segments.evicting(options.evict_written));
     let recovered = recover(&segments, &found)?;
 
     // What is kept may be in the disk's cache only, if the last life was killed, or not even there, if

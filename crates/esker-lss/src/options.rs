@@ -131,9 +131,9 @@ impl Options {
     }
 
     /// Whether a buffer that has been written is dropped from the processors' caches before it is
-    /// filled again, by default. It costs about 25 µs a mebibyte, and saves ten times as much where
-    /// a hypervisor's processor has copied the buffer; where the device reads memory itself,
-    /// `false` is a little cheaper.
+    /// filled again, by default, and what a scan has read before more is read into the same memory. It
+    /// costs about 25 µs a mebibyte, and saves ten times as much where a hypervisor's processor copies
+    /// the buffer; where the device reaches memory itself, `false` is a little cheaper.
     #[must_use]
     pub fn evict_written(mut self, evict: bool) -> Self {
         self.evict_written = evict;

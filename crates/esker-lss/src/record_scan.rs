@@ -34,7 +34,7 @@ enum ScanPlace {
 /// Records in the order of their addresses, read ahead. Voids are skipped.
 ///
 /// An iterator that ends after its first error. Blocks while it waits for the disk. Holds up to
-/// 10 MiB of what comes next.
+/// 6 MiB of what comes next.
 pub(crate) struct RecordScan<B: Backend> {
     log: Log<B>,
     stream: LogStream<B>,

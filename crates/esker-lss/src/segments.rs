@@ -95,6 +95,8 @@ pub(crate) struct SegmentSet<B: Backend> {
     dir: PathBuf,
     geometry: Geometry,
     lock_timeout: Duration,
+    /// Whether memory that is read into again is dropped from the processors' caches before.
+    evicts: bool,
     files: Mutex<BTreeMap<u64, Open<B::File>>>,
     growth: Mutex<Growth>,
     making: Mutex<Option<Making<B::File>>>,
@@ -108,6 +110,7 @@ impl<B: Backend> SegmentSet<B> {
             dir: dir.to_path_buf(),
             geometry,
             lock_timeout: Duration::ZERO,
+            evicts: true,
             files: Mutex::new(BTreeMap::new()),
             growth: Mutex::default(),
             making: Mutex::new(None),
@@ -144,6 +147,16 @@ impl<B: Backend> SegmentSet<B> {
             set.files.get_mut().insert(segment, open);
         }
         Ok(set)
+    }
+
+    /// As [`Options::evict_written`](crate::Options::evict_written) says; by default it does.
+    pub(crate) fn evicting(self, evicts: bool) -> Self {
+        Self { evicts, ..self }
+    }
+
+    /// Whether memory that is read into again is dropped from the processors' caches before.
+    pub(crate) fn evicts(&self) -> bool {
+        self.evicts
     }
 
     /// The sizes that the store was created with.

@@ -1,13 +1,15 @@
 //! [`LogStream`]: the log's bytes in order, read ahead.
 //!
-//! A few large reads are in flight while the bytes before them are being checked; their buffers are
-//! used again, so memory does not grow with what is read. Reading starts small and grows with what
-//! has been consumed: a look at one block costs one small read.
+//! Several reads are in flight while the bytes before them are being checked. Their buffers are cut
+//! from one stretch of huge pages and used again, so memory does not grow with what is read. What has
+//! been consumed leaves the processor's caches before more is read into the same memory: where a
+//! hypervisor's processor fills it, taking each line away from this one costs more than the reading.
+//! Reading starts small and grows with what has been consumed: a look at one block costs one small read.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use esker_buf::{AlignedBuf, Alignment, AllocError, HugePages};
+use esker_buf::{Alignment, AllocError, BufferPool, HugePages, PoolBuf, evict};
 use esker_io::{Action, Backend, Completion, IoError, Operation, ReadMemory};
 
 use crate::segments::SegmentSet;
@@ -15,10 +17,12 @@ use crate::sync::Mutex;
 
 /// The first read.
 const FIRST_BYTES: u64 = 64 << 10;
-/// The largest read: a huge page.
-const CHUNK_BYTES: u64 = 2 << 20;
-/// How many reads are in flight at most.
-const DEPTH: usize = 4;
+/// The largest read.
+const CHUNK_BYTES: u64 = 1 << 20;
+/// How many reads are in flight at most, the one whose bytes are being consumed included.
+const DEPTH: usize = 6;
+/// A shorter stretch is not worth the trouble.
+const EVICTED_BYTES: u64 = 64 << 10;
 
 /// The log could not be read.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ struct Chunk {
     start: u64,
     /// How many bytes from `start` on there are.
     valid: u64,
-    buf: AlignedBuf,
+    buf: PoolBuf,
 }
 
 /// The log from a block's boundary on, up to a limit or to where the files end.
@@ -86,9 +90,46 @@ pub(crate) struct LogStream<B: Backend> {
     /// The length of the next read.
     next_bytes: u64,
     ahead: VecDeque<Ahead>,
+    /// How many reads may be in flight by now.
     depth: usize,
     current: Option<Chunk>,
-    spare: Vec<AlignedBuf>,
+    buffers: Buffers,
+}
+
+/// Where a stream's buffers come from: one for the first read, then as many as reads in flight.
+#[derive(Default)]
+struct Buffers {
+    pool: Option<BufferPool>,
+}
+
+impl Buffers {
+    /// How long the longest buffer is.
+    fn len_bytes(&self) -> u64 {
+        self.pool.as_ref().map_or(0, |pool| pool.len_bytes() as u64)
+    }
+
+    /// Buffers for reads of `len` bytes or, if that is more than a first read has, for all that come
+    /// after it, of which `left` bytes are left. Those that are in use are given back to where they
+    /// came from.
+    fn replace(&mut self, len: u64, left: u64, alignment: Alignment) -> Result<(), AllocError> {
+        let (count, len_bytes) = if len <= FIRST_BYTES {
+            (1, to_usize(len))
+        } else {
+            let count = left.div_ceil(CHUNK_BYTES).min(DEPTH as u64);
+            (to_usize(count), to_usize(CHUNK_BYTES))
+        };
+        self.pool = Some(BufferPool::new(
+            count,
+            len_bytes,
+            alignment,
+            HugePages::Try,
+        )?);
+        Ok(())
+    }
+
+    fn take(&self) -> Option<PoolBuf> {
+        self.pool.as_ref().and_then(BufferPool::take)
+    }
 }
 
 impl<B: Backend> LogStream<B> {
@@ -110,7 +151,7 @@ impl<B: Backend> LogStream<B> {
             ahead: VecDeque::with_capacity(DEPTH),
             depth: 1,
             current: None,
-            spare: Vec::new(),
+            buffers: Buffers::default(),
         }
     }
 
@@ -146,9 +187,13 @@ impl<B: Backend> LogStream<B> {
 
     /// Makes the chunk that holds the position the current one; `false` where there is none.
     fn take_next(&mut self) -> Result<bool, StreamError> {
+        // Its buffer is free: the next read takes it.
         if let Some(chunk) = self.current.take() {
-            self.spare.push(chunk.buf);
-            self.depth = (self.depth + 1).min(DEPTH);
+            let is_used_again = self.issued < self.limit && chunk.valid > EVICTED_BYTES;
+            if is_used_again && self.segments.evicts() {
+                evict(&chunk.buf[..to_usize(chunk.valid)]);
+            }
+            self.depth = (2 * self.depth).min(DEPTH);
         }
         if self.position >= self.limit {
             return Ok(false);
@@ -171,10 +216,9 @@ impl<B: Backend> LogStream<B> {
         };
         let start = front.start;
         self.ahead.pop_front();
-        self.issue()?;
         let Completion { result, memory } = self.wait(&slot);
         let buf = memory
-            .into_inner::<AlignedBuf>()
+            .into_inner::<PoolBuf>()
             .expect("a completion carries its own operation's memory");
         let valid = self.segments.geometry().block().floor(result? as u64);
         self.current = Some(Chunk { start, valid, buf });
@@ -214,8 +258,16 @@ impl<B: Backend> LogStream<B> {
                 .next_bytes
                 .min(segment_bytes - offset)
                 .min(self.limit - start);
-            let memory = ReadMemory::slice(self.buffer(to_usize(len))?, 0..to_usize(len))
-                .expect("the buffer is long enough");
+            if self.buffers.len_bytes() < len {
+                let alignment = self.segments.geometry().block().max(Alignment::BLOCK);
+                self.buffers.replace(len, self.limit - start, alignment)?;
+            }
+            // Each read ahead has one, and nothing else has. If there is none, there are such reads.
+            let Some(buf) = self.buffers.take() else {
+                break;
+            };
+            let memory =
+                ReadMemory::slice(buf, 0..to_usize(len)).expect("the buffer is long enough");
             let slot = Slot::default();
             let filled = Arc::clone(&slot);
             let sink = move |completion| *filled.lock() = Some(completion);
@@ -231,16 +283,6 @@ impl<B: Backend> LogStream<B> {
             self.segments.backend().submit(batch);
         }
         Ok(())
-    }
-
-    fn buffer(&mut self, len: usize) -> Result<AlignedBuf, AllocError> {
-        while let Some(buf) = self.spare.pop() {
-            if buf.len() >= len {
-                return Ok(buf);
-            }
-        }
-        let alignment = self.segments.geometry().block().max(Alignment::BLOCK);
-        AlignedBuf::zeroed_on(len, alignment, HugePages::Try)
     }
 }
 

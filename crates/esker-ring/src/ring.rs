@@ -514,8 +514,8 @@ impl Ring {
         self.shared.limit()
     }
 
-    /// Raises the address limit, opens the next buffer if that was all it waited for, and wakes
-    /// whoever waits. A lower limit than the present one changes nothing.
+    /// Raises the address limit, and opens the next buffer if that was all it waited for, which
+    /// wakes whoever waits. A lower limit than the present one changes nothing.
     ///
     /// # Examples
     ///

@@ -221,8 +221,8 @@ impl Shared {
         // Relaxed: the number itself is all that is passed on; the fence orders it.
         self.limit.fetch_max(address, Ordering::Relaxed);
         self.fence();
+        // If that opens nothing it changes nothing that anybody waits for.
         let _ = self.open_after(self.newest());
-        self.waiters.wake_all();
     }
 
     /// Publishes the end of a tenancy that this thread sealed, and opens the next buffer if that

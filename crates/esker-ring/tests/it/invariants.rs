@@ -381,3 +381,55 @@ fn addresses_are_unique_across_threads() {
     });
     assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), 8_000);
 }
+
+/// Reservations that are dropped and cancelled, records of a lease that are, what is left of a
+/// revoked lease, and of one whose owner goes.
+#[test]
+fn r7_a_void_record_is_told_its_address() {
+    let ring = small()
+        .lease_bytes(160)
+        .void(|address, bytes| {
+            bytes.fill(0);
+            bytes[..8].copy_from_slice(&address.to_le_bytes());
+        })
+        .build()
+        .expect("a ring");
+    let mut appender = ring.appender();
+    drop(reserved(&ring, 32));
+    for cancels in [false, true, false] {
+        match appender.try_reserve(32) {
+            Ok(TryReserve::Reserved(record)) if cancels => assert!(record.cancel().is_none()),
+            Ok(TryReserve::Reserved(record)) => drop(record),
+            other => panic!("there is room: {other:?}"),
+        }
+    }
+    assert!(ring.revoke_leases().is_none());
+    drop(reserved(&ring, 32));
+    match appender.try_reserve(32) {
+        Ok(TryReserve::Reserved(mut record)) => {
+            let address = record.address();
+            record[..8].copy_from_slice(&address.to_le_bytes());
+            assert!(record.commit().is_none());
+        }
+        other => panic!("there is room: {other:?}"),
+    }
+    drop(appender);
+    let Seal::Sealed {
+        buffer: Some(buffer),
+        ..
+    } = ring.seal()
+    else {
+        panic!("nobody is in it");
+    };
+    // Whatever is no address is zero, so each address is where something begins.
+    let mut voids = 0;
+    for at in (HEADER..buffer.len()).step_by(8) {
+        let found = u64::from_le_bytes(buffer.bytes()[at..at + 8].try_into().expect("8 bytes"));
+        if found != 0 {
+            assert_eq!(found, buffer.base() + at as u64);
+            voids += 1;
+        }
+    }
+    // One, three of a lease and its rest, one, one committed and the rest of its lease.
+    assert_eq!(voids, 1 + 3 + 1 + 1 + 1 + 1);
+}

@@ -13,23 +13,26 @@ use crate::support::small;
 /// A ring whose two buffers are both sealed, and held here.
 fn full() -> (Ring, Vec<SealedBuffer>) {
     let ring = small().buffers(2).build().expect("a ring");
-    let held = (0..2)
-        .map(|_| {
-            let Ok(TryReserve::Reserved(record)) = ring.try_reserve(64) else {
-                panic!("a slot is free");
-            };
-            assert!(record.commit().is_none());
-            let Seal::Sealed {
-                buffer: Some(buffer),
-                ..
-            } = ring.seal()
-            else {
-                panic!("nobody else is in it");
-            };
-            buffer
-        })
-        .collect();
+    let held = seal_both(&ring);
     (ring, held)
+}
+
+fn seal_both(ring: &Ring) -> Vec<SealedBuffer> {
+    let seals = (0..2).map(|_| {
+        let Ok(TryReserve::Reserved(record)) = ring.try_reserve(64) else {
+            panic!("a slot is free");
+        };
+        assert!(record.commit().is_none());
+        let Seal::Sealed {
+            buffer: Some(buffer),
+            ..
+        } = ring.seal()
+        else {
+            panic!("nobody else is in it");
+        };
+        buffer
+    });
+    seals.collect()
 }
 
 fn full_wait(ring: &Ring) -> Wait {
@@ -137,16 +140,25 @@ fn a_task_is_woken_once() {
 }
 
 #[test]
-fn raising_the_limit_wakes() {
-    let ring = small().limit(1 << 20).build().expect("a ring");
-    assert!(matches!(ring.try_reserve(64), Ok(TryReserve::Limit { .. })));
-    let (full_ring, held) = full();
-    let wait = full_wait(&full_ring);
+fn whoever_waits_in_a_full_ring_is_told_of_the_limit_when_a_slot_is_free() {
+    let limit = (1 << 20) + 512 + 4096;
+    let ring = small().buffers(2).limit(limit).build().expect("a ring");
+    let held = seal_both(&ring);
+    // Full first, although the limit is in the way as well.
+    let wait = full_wait(&ring);
     thread::scope(|scope| {
-        let waiter = scope.spawn(|| full_ring.wait(&wait, None));
+        let waiter = scope.spawn(|| ring.wait(&wait, None));
         drop(held);
         assert!(waiter.join().expect("the waiter"));
     });
+    assert!(matches!(
+        ring.try_reserve(64),
+        Ok(TryReserve::Limit { needed }) if needed == limit + 512
+    ));
+    // Nobody waits for a limit: what is too low for the next buffer wakes nobody, and nothing else
+    // is needed.
+    ring.raise_limit(limit + 512);
+    assert!(matches!(ring.try_reserve(64), Ok(TryReserve::Reserved(_))));
 }
 
 #[test]
@@ -170,4 +182,27 @@ fn an_orphan_wakes_whoever_waits() {
     });
     drop(second);
     assert_eq!(ring.take_orphan().expect("an orphan").seq().get(), 8);
+}
+
+#[test]
+fn an_orphan_that_has_been_taken_ends_no_wait() {
+    let ring = small().buffers(2).build().expect("a ring");
+    let Ok(TryReserve::Reserved(record)) = ring.try_reserve(64) else {
+        panic!("it is empty");
+    };
+    assert!(matches!(ring.seal(), Seal::Sealed { buffer: None, .. }));
+    drop(record);
+    let orphan = ring.take_orphan().expect("an orphan");
+    assert!(ring.take_orphan().is_none());
+    let Ok(TryReserve::Reserved(record)) = ring.try_reserve(64) else {
+        panic!("the second slot is free");
+    };
+    assert!(record.commit().is_none());
+    let Seal::Sealed { buffer, .. } = ring.seal() else {
+        panic!("it holds a record");
+    };
+    let wait = full_wait(&ring);
+    assert!(!ring.wait(&wait, Some(Duration::ZERO)), "nothing has come");
+    drop((orphan, buffer));
+    assert!(ring.wait(&wait, Some(Duration::ZERO)));
 }

@@ -76,6 +76,7 @@ models! {
     a_position_is_of_one_moment: 2,
     the_tail_never_sinks: 1,
     an_extent_takes_the_slot_of_another: 2,
+    a_seal_meets_an_inserter: 1,
 }
 
 /// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says

@@ -43,6 +43,20 @@ pub(crate) fn an_extent_waits_for_its_slot() {
     finish(&ring, &sink, &written);
 }
 
+/// R2, E4, extents: a seal finds the buffer before an extent sealed, and says so of all that was in
+/// it, wherever the insertion is.
+pub(crate) fn a_seal_meets_an_inserter() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let one = append(&ring, &sink, 1);
+    let inserter = spawn(&ring, &sink, |ring, sink| try_append_extent(ring, sink, 2));
+    let end = seal_through(&ring, &sink, one.0);
+    assert!(one.0 < end, "its own record is not sealed");
+    assert!(end <= ring.tail());
+    let mut written = vec![one];
+    written.extend(join(inserter));
+    finish(&ring, &sink, &written);
+}
+
 /// E6, extents: one takes the slot of another, whose memory goes at the same time.
 pub(crate) fn an_extent_takes_the_slot_of_another() {
     let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());

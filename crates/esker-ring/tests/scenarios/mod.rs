@@ -74,6 +74,7 @@ macro_rules! every_scenario {
                 a_position_is_of_one_moment,
                 the_tail_never_sinks,
                 an_extent_takes_the_slot_of_another,
+                a_seal_meets_an_inserter,
             ],
             large: [
                 a_late_extent_finds_no_slot,

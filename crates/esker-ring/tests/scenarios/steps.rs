@@ -282,6 +282,27 @@ pub(super) fn seal(ring: &Ring, sink: &Sink) {
     }
 }
 
+/// Seals what lies at `address`, waiting as long as it takes, and says what is sealed.
+pub(super) fn seal_through(ring: &Ring, sink: &Sink, address: u64) -> u64 {
+    loop {
+        match ring.seal_through(address) {
+            Seal::Sealed { end, buffer, .. } => {
+                if let Some(buffer) = buffer {
+                    sink.take(buffer);
+                }
+                return end;
+            }
+            Seal::AlreadySealed { end } => return end,
+            Seal::Orphan(buffer) => sink.take(buffer),
+            Seal::Crossing(wait) => {
+                assert!(ring.wait(&wait, None));
+            }
+            // Somebody else was faster and has opened the next.
+            Seal::Empty => return ring.current().1,
+        }
+    }
+}
+
 /// Seals, and keeps the buffer that falls to the caller from being recycled.
 pub(super) fn seal_and_hold(ring: &Ring) -> Option<SealedBuffer> {
     match ring.seal() {

@@ -99,23 +99,7 @@ pub(crate) fn a_seal_waits_for_a_crosser() {
     let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
     let one = append(&ring, &sink, 1);
     let crosser = spawn(&ring, &sink, |ring, sink| try_append_pair(ring, sink, 2));
-    let end = loop {
-        match ring.seal_through(one.0) {
-            Seal::Sealed { end, buffer, .. } => {
-                if let Some(buffer) = buffer {
-                    sink.take(buffer);
-                }
-                break end;
-            }
-            Seal::AlreadySealed { end } => break end,
-            Seal::Orphan(buffer) => sink.take(buffer),
-            Seal::Crossing(wait) => {
-                assert!(ring.wait(&wait, None));
-            }
-            // The crosser was faster and has opened the next.
-            Seal::Empty => break ring.current().1,
-        }
-    };
+    let end = seal_through(&ring, &sink, one.0);
     assert!(one.0 < end && end <= ring.tail());
     let mut written = vec![one];
     written.extend(join(crosser).into_iter().flatten());

@@ -14,6 +14,7 @@ mod forking;
 mod futures;
 mod idle;
 mod images;
+mod layers;
 mod lifecycle;
 mod poison;
 mod read_many;

@@ -145,18 +145,18 @@ impl Durable {
         if cfg!(esker_canary = "lss-failed-sync-made-good") {
             return;
         }
-        let mut flights = self.flights.lock();
-        flights.failed = true;
-        flights.held.clear();
+        self.flights.lock().failed = true;
     }
 
     fn publish(&self, held: &Held) -> bool {
         // Relaxed: stored only with `flights` locked, which the caller holds.
         let moved = held.next > self.next.load(Ordering::Relaxed);
         if moved {
-            // Release: publishes what the completions did to whoever reads the prefix.
-            self.next.store(held.next, Ordering::Release);
+            // Release, both: publishes what the completions did to whoever reads the prefix. The
+            // address first: whoever sees the number sees its address, so that a buffer which the
+            // number admits says in its header that what admitted it is durable.
             self.lsn.store(held.lsn, Ordering::Release);
+            self.next.store(held.next, Ordering::Release);
         }
         moved
     }
@@ -183,6 +183,8 @@ mod tests {
         assert!(lands(&durable, flight, 7));
         assert_eq!((durable.next(), durable.lsn()), (8, 8 * BLOCK));
         assert_eq!(durable.mark(), Some((8, 8 * BLOCK)));
+        let flight = durable.begin();
+        assert!(!durable.end(flight, |_| {}), "it has moved nothing");
     }
 
     #[test]

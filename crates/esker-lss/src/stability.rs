@@ -10,19 +10,21 @@
 //!   buffer in order.
 //! - F2. It never moves back, neither in sequence numbers nor in LSNs.
 //! - F3. Once every buffer up to `t` has completed and each `complete` has returned, the frontier
-//!   is past `t`: no advance is lost, whatever the interleaving.
+//!   is past `t`: no advance is lost, whatever the interleaving. For each stores its entry, fences
+//!   (SeqCst) and walks. The last of them to fence sees every entry, and the frontier where any of
+//!   them has seen it, or later; from there it passes them all, or somebody else has before it.
 //! - F4. At most `window` buffers lie between the frontier and a buffer that completes; the writer
 //!   sees to it (a buffer is submitted only when the one `window` before it is durable).
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU64, ContendedU64, Ordering, fence};
 
 /// A contiguous prefix of completed buffers: see the module's invariants F1 to F4.
 pub(crate) struct Frontier {
     /// The sequence number of the first buffer that the prefix does not contain. Moved by
     /// compare-and-swap, by whoever completes a buffer; read by all.
-    next: CachePadded<AtomicU64>,
+    next: CachePadded<ContendedU64>,
     /// The address at which the prefix ends. Raised with `fetch_max` after `next` has moved, so it
     /// may lag behind `next` for a moment, and never leads it.
     lsn: CachePadded<AtomicU64>,
@@ -50,7 +52,7 @@ impl Frontier {
             })
             .collect();
         Self {
-            next: CachePadded::new(AtomicU64::new(seq)),
+            next: CachePadded::new(ContendedU64::new(seq)),
             lsn: CachePadded::new(AtomicU64::new(lsn)),
             entries,
         }
@@ -76,7 +78,7 @@ impl Frontier {
             if next == opened_at {
                 return None;
             }
-            // Acquire: the second look at `next` stays behind it.
+            // Acquire: pairs with the release in `complete`; the second look at `next` stays behind it.
             let end = self.entry(next - 1).end.load(Ordering::Acquire);
             // The entry belongs to buffer `next - 1` until that of `next - 1 + 2·window` takes it,
             // which needs the prefix to have come within a window of that one.
@@ -98,14 +100,13 @@ impl Frontier {
     /// May be called more than once for a buffer.
     pub(crate) fn complete(&self, seq: u64, end: u64) -> bool {
         let entry = self.entry(seq);
-        // Relaxed: published by `done` below.
-        entry.end.fetch_max(end, Ordering::Relaxed);
+        // Published to walkers by `done` below. Release: a `mark` that still takes the entry for the
+        // buffer's before it, and reads this, sees how far the prefix had come for it to be taken over.
+        entry.end.fetch_max(end, Ordering::Release);
         // Release: publishes `end` and the completion itself to the walker.
-        entry.done.fetch_max(seq + 1, Ordering::AcqRel);
-        // SeqCst fence: pairs with itself and with the one in `walk`. Each walker writes (an entry
-        // here, `next` there), fences, and then looks at what others write. So of two that could
-        // each leave the advance to the other, the later fence's sees what the earlier's wrote.
-        // Without it both give up and the advance is lost.
+        entry.done.fetch_max(seq + 1, Ordering::Release);
+        // SeqCst fence: pairs with itself (F3). Of two that could each leave the advance to the
+        // other, the later one's walk sees the entry of the earlier one.
         #[cfg(not(esker_canary = "frontier-no-fence"))]
         fence(Ordering::SeqCst);
         self.walk()
@@ -126,9 +127,9 @@ impl Frontier {
             #[cfg(not(esker_canary = "frontier-store"))]
             let passed = self
                 .next
-                // AcqRel: hands on what this buffer's completion published; takes over what those
-                // before it did.
-                .compare_exchange(next, next + 1, Ordering::AcqRel, Ordering::Acquire);
+                // Release: hands on what this buffer's completion published. Acquire on failure, as in
+                // `next`: takes over what those that others have passed published.
+                .compare_exchange(next, next + 1, Ordering::Release, Ordering::Acquire);
             #[cfg(esker_canary = "frontier-store")]
             let passed = {
                 self.next.store(next + 1, Ordering::Release);
@@ -136,11 +137,8 @@ impl Frontier {
             };
             match passed {
                 Ok(_) => {
-                    // AcqRel: everything below `end` happened before whoever reads it.
-                    self.lsn.fetch_max(end, Ordering::AcqRel);
-                    // SeqCst fence: see `complete`.
-                    #[cfg(not(esker_canary = "frontier-no-fence"))]
-                    fence(Ordering::SeqCst);
+                    // Release: everything below `end` happened before whoever reads it.
+                    self.lsn.fetch_max(end, Ordering::Release);
                     moved = true;
                     next += 1;
                 }
@@ -176,6 +174,25 @@ mod tests {
         assert!(frontier.complete(10, 200));
         assert_eq!((frontier.next(), frontier.lsn()), (13, 400));
         assert_eq!(frontier.mark(10), Some((13, 400)));
+    }
+
+    #[test]
+    fn where_a_buffer_ends_is_known_from_its_completion_on_and_until_its_entry_is_taken_over() {
+        let frontier = Frontier::new(2, 10, 100);
+        assert_eq!(frontier.end_of(11), None);
+        frontier.complete(11, 300);
+        assert_eq!(
+            (frontier.end_of(10), frontier.end_of(11)),
+            (None, Some(300))
+        );
+        for seq in [10, 12, 13, 14] {
+            frontier.complete(seq, (seq - 8) * 100);
+        }
+        let ends = [10, 11, 12, 13, 14, 15].map(|seq| frontier.end_of(seq));
+        assert_eq!(
+            ends,
+            [None, Some(300), Some(400), Some(500), Some(600), None]
+        );
     }
 
     #[test]

@@ -12,6 +12,12 @@ pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence
 #[cfg(not(any(esker_loom, esker_shuttle)))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
 
+/// An atomic that threads load and then change.
+#[cfg(not(esker_loom))]
+pub(crate) type ContendedU64 = AtomicU64;
+#[cfg(esker_loom)]
+pub(crate) use contended::ContendedU64;
+
 #[cfg(not(any(esker_loom, esker_shuttle)))]
 pub(crate) use crossbeam_utils::sync::{Parker, Unparker};
 #[cfg(any(esker_loom, esker_shuttle))]
@@ -180,6 +186,56 @@ mod model {
 
         pub(crate) fn elapsed(self) -> std::time::Duration {
             std::time::Duration::from_micros(Self::now().0 - self.0)
+        }
+    }
+}
+
+#[cfg(esker_loom)]
+mod contended {
+    use loom::sync::atomic::{AtomicU64, Ordering};
+
+    /// An atomic that threads load and then change.
+    ///
+    /// To find what to try in another order loom looks at the last access to each object only. A
+    /// thread's own load before its read-modify-write hides what others have loaded before, and that
+    /// they might have loaded it later is never tried. A relaxed read-modify-write of a companion
+    /// before each access makes loom see every pair. It orders nothing.
+    pub(crate) struct ContendedU64 {
+        value: AtomicU64,
+        companion: AtomicU64,
+    }
+
+    impl ContendedU64 {
+        pub(crate) fn new(value: u64) -> Self {
+            Self {
+                value: AtomicU64::new(value),
+                companion: AtomicU64::new(0),
+            }
+        }
+
+        fn scheduled(&self) -> &AtomicU64 {
+            self.companion.fetch_add(0, Ordering::Relaxed);
+            &self.value
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> u64 {
+            self.scheduled().load(order)
+        }
+
+        #[cfg(esker_canary = "frontier-store")]
+        pub(crate) fn store(&self, value: u64, order: Ordering) {
+            self.scheduled().store(value, order);
+        }
+
+        pub(crate) fn compare_exchange(
+            &self,
+            current: u64,
+            new: u64,
+            success: Ordering,
+            failure: Ordering,
+        ) -> Result<u64, u64> {
+            self.scheduled()
+                .compare_exchange(current, new, success, failure)
         }
     }
 }

@@ -19,8 +19,8 @@ impl Syncing {
     /// Has `start` start a sync if one `is_due`, unless one is under way. `start` says whether there
     /// was anything to sync; if so, [`end`](Self::end) gives the turn back, and this is called again.
     pub(crate) fn start_if(&self, is_due: impl Fn() -> bool, start: impl Fn() -> bool) {
-        // AcqRel: pairs with the swap in `end`, for whoever is turned away by what it releases.
-        while is_due() && !self.taken.swap(true, Ordering::AcqRel) {
+        // Release: whoever is turned away hands its own advance to the swap in `end`.
+        while is_due() && !self.taken.swap(true, Ordering::Release) {
             if start() {
                 return;
             }
@@ -34,8 +34,9 @@ impl Syncing {
 
     /// A sync has ended; the caller looks next whether another is due.
     pub(crate) fn end(&self) {
-        // AcqRel: whoever was turned away did so after its own advance, and by a swap that this one
-        // reads from, so that the advance is seen by the look that follows.
-        self.taken.swap(false, Ordering::AcqRel);
+        // Acquire: whoever was turned away did so after its own advance, and by a swap that this one
+        // reads from, so that the advance is seen by the look that follows. What a sync did is
+        // published by whoever counts it, not by this.
+        self.taken.swap(false, Ordering::Acquire);
     }
 }

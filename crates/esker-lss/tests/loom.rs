@@ -53,10 +53,15 @@ macro_rules! models {
 
 models! {
     no_advance_is_lost_when_two_complete_at_once: 2,
-    no_advance_is_lost_when_three_complete_at_once: 2,
+    no_advance_is_lost_when_three_complete_at_once: 1,
     no_advance_is_lost_when_the_array_is_used_again: 2,
     a_buffer_completed_twice_moves_nothing_back: 2,
     what_lies_below_the_prefix_has_happened: 2,
+    what_others_have_passed_has_happened: 2,
+    an_end_is_of_its_buffer: 2,
+    what_is_acknowledged_has_happened: 2,
+    a_mark_is_of_one_moment: 2,
+    a_mark_is_of_the_last_that_was_passed: 2,
     nobody_waits_for_ever_when_one_leads: 2,
     nobody_waits_for_ever_when_two_lead: 2,
     whoever_wants_less_is_served_by_whoever_wants_more: 2,

@@ -12,6 +12,8 @@
     reason = "the modules are included as they are"
 )]
 
+#[path = "../src/durable.rs"]
+mod durable;
 mod scenarios;
 #[path = "../src/stability.rs"]
 mod stability;
@@ -45,6 +47,11 @@ scenarios! {
     no_advance_is_lost_when_the_array_is_used_again,
     a_buffer_completed_twice_moves_nothing_back,
     what_lies_below_the_prefix_has_happened,
+    what_others_have_passed_has_happened,
+    an_end_is_of_its_buffer,
+    what_is_acknowledged_has_happened,
+    a_mark_is_of_one_moment,
+    a_mark_is_of_the_last_that_was_passed,
     nobody_waits_for_ever_when_one_leads,
     nobody_waits_for_ever_when_two_lead,
     whoever_wants_less_is_served_by_whoever_wants_more,

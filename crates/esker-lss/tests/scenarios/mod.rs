@@ -11,6 +11,7 @@ use checker::sync::Arc;
 use checker::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use checker::thread;
 
+use crate::durable::Durable;
 use crate::stability::Frontier;
 use crate::syncing::Syncing;
 use crate::turns::Turns;
@@ -36,6 +37,20 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     (
         "what_lies_below_the_prefix_has_happened",
         what_lies_below_the_prefix_has_happened,
+    ),
+    (
+        "what_others_have_passed_has_happened",
+        what_others_have_passed_has_happened,
+    ),
+    ("an_end_is_of_its_buffer", an_end_is_of_its_buffer),
+    (
+        "what_is_acknowledged_has_happened",
+        what_is_acknowledged_has_happened,
+    ),
+    ("a_mark_is_of_one_moment", a_mark_is_of_one_moment),
+    (
+        "a_mark_is_of_the_last_that_was_passed",
+        a_mark_is_of_the_last_that_was_passed,
     ),
     (
         "nobody_waits_for_ever_when_one_leads",
@@ -160,6 +175,122 @@ pub(crate) fn what_lies_below_the_prefix_has_happened() {
     }
     writer.join().expect("no panic");
     other.join().expect("no panic");
+}
+
+/// Whoever asks for number and address together gets what belongs together, though the place of the
+/// buffer before it is taken over meanwhile, by somebody who has only seen the prefix come that far.
+pub(crate) fn a_mark_is_of_one_moment() {
+    for _ in 0..ROUNDS {
+        let frontier = Arc::new(Frontier::new(1, START, START * 10));
+        let complete = |frontier: &Frontier, seq: u64| frontier.complete(seq, (seq + 1) * 10);
+        let mover = {
+            let frontier = Arc::clone(&frontier);
+            thread::spawn(move || {
+                complete(&frontier, START);
+                complete(&frontier, START + 1);
+            })
+        };
+        let other = {
+            let frontier = Arc::clone(&frontier);
+            thread::spawn(move || {
+                if frontier.next() == START + 2 {
+                    complete(&frontier, START + 2);
+                }
+            })
+        };
+        if let Some((next, end)) = frontier.mark(START) {
+            assert_eq!(end, next * 10, "of two moments");
+        }
+        mover.join().expect("no panic");
+        other.join().expect("no panic");
+    }
+}
+
+/// The same where one thread walks over what others have passed, and reads the address first.
+pub(crate) fn what_others_have_passed_has_happened() {
+    let frontier = Arc::new(Frontier::new(3, 0, 0));
+    let payload = Arc::new(Payload::new());
+    let writer = {
+        let (frontier, payload) = (Arc::clone(&frontier), Arc::clone(&payload));
+        thread::spawn(move || {
+            payload.write();
+            frontier.complete(1, 20);
+        })
+    };
+    let passing = {
+        let frontier = Arc::clone(&frontier);
+        thread::spawn(move || frontier.complete(0, 10))
+    };
+    frontier.complete(2, 30);
+    if frontier.lsn() == 30 {
+        payload.is_written();
+    }
+    writer.join().expect("no panic");
+    passing.join().expect("no panic");
+}
+
+/// Where a buffer ends is known to whoever finds it completed.
+pub(crate) fn an_end_is_of_its_buffer() {
+    let frontier = Arc::new(Frontier::new(2, START, START * 10));
+    let writer = {
+        let frontier = Arc::clone(&frontier);
+        thread::spawn(move || frontier.complete(START + 1, (START + 2) * 10))
+    };
+    if let Some(end) = frontier.end_of(START + 1) {
+        assert_eq!(end, (START + 2) * 10);
+    }
+    writer.join().expect("no panic");
+}
+
+/// The same where the buffer before it was completed by somebody else than who passed it.
+pub(crate) fn a_mark_is_of_the_last_that_was_passed() {
+    let frontier = Arc::new(Frontier::new(2, START, START * 10));
+    let threads = [START, START + 1].map(|seq| {
+        let frontier = Arc::clone(&frontier);
+        thread::spawn(move || frontier.complete(seq, (seq + 1) * 10))
+    });
+    if let Some((next, end)) = frontier.mark(START) {
+        assert_eq!(end, next * 10, "not where it ends");
+    }
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+}
+
+/// What is acknowledged has happened, whichever flight it waited for, for whoever looks at the address and whoever looks at the number.
+pub(crate) fn what_is_acknowledged_has_happened() {
+    let durable = Arc::new(Durable::new(2, START, START * 10));
+    let payload = Arc::new(Payload::new());
+    let (slow, flight) = (durable.begin(), durable.begin());
+    let slow = {
+        let durable = Arc::clone(&durable);
+        // Covers nothing itself.
+        thread::spawn(move || durable.end(slow, |_| {}))
+    };
+    let writer = {
+        let (durable, payload) = (Arc::clone(&durable), Arc::clone(&payload));
+        thread::spawn(move || {
+            payload.write();
+            durable.end(flight, |confirmed| {
+                confirmed.complete(START, (START + 1) * 10);
+            });
+        })
+    };
+    let counting = {
+        let (durable, payload) = (Arc::clone(&durable), Arc::clone(&payload));
+        thread::spawn(move || {
+            if durable.next() > START {
+                payload.is_written();
+                assert!(durable.lsn() > START * 10, "its address is not there yet");
+            }
+        })
+    };
+    if durable.lsn() > START * 10 {
+        payload.is_written();
+    }
+    slow.join().expect("no panic");
+    writer.join().expect("no panic");
+    counting.join().expect("no panic");
 }
 
 /// What lies in a buffer: written before the prefix passes it, read after that.

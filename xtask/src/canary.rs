@@ -140,6 +140,7 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-ring", "position-without-recheck"),
     canary(Catcher::Loom, "esker-ring", "position-without-age"),
     canary(Catcher::Loom, "esker-ring", "position-of-the-sealed"),
+    canary(Catcher::Loom, "esker-ring", "extent-claim-relaxed"),
     canary(Catcher::Loom, "esker-ring", "extent-trusts-its-look"),
     canary(Catcher::Loom, "esker-lss", "frontier-no-fence"),
     canary(Catcher::Loom, "esker-lss", "frontier-store"),

@@ -46,13 +46,14 @@ pub(crate) fn an_extent_waits_for_its_slot() {
 /// R2, E4, extents: a seal finds the buffer before an extent sealed, and says so of all that was in
 /// it, wherever the insertion is.
 pub(crate) fn a_seal_meets_an_inserter() {
-    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
-    let one = append(&ring, &sink, 1);
-    let inserter = spawn(&ring, &sink, |ring, sink| try_append_extent(ring, sink, 2));
-    let end = seal_through(&ring, &sink, one.0);
-    assert!(one.0 < end, "its own record is not sealed");
+    let (ring, sink) = (padded(2, 3, 16), Sink::new());
+    let mut written = [1, 2].map(|mark| append(&ring, &sink, mark)).to_vec();
+    let last = written[1].0;
+    let inserter = spawn(&ring, &sink, |ring, sink| try_append_extent(ring, sink, 3));
+    let end = seal_through(&ring, &sink, last);
+    // Where its buffer ends, padded, or the extent behind it.
+    assert!(last < end && end.is_multiple_of(16), "{end}");
     assert!(end <= ring.tail());
-    let mut written = vec![one];
     written.extend(join(inserter));
     finish(&ring, &sink, &written);
 }

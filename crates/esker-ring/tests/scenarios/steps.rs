@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use esker_buf::{AlignedBuf, Alignment, HugePages};
 pub(super) use esker_ring::Ring;
 use esker_ring::{
-    Appender, BufferSeq, Reserve, ReserveExtent, Seal, SealedBuffer, TryReserve, Wait,
+    Appender, BufferSeq, Reserve, ReserveExtent, RingBuilder, Seal, SealedBuffer, TryReserve, Wait,
 };
 
 #[cfg(esker_loom)]
@@ -19,6 +19,11 @@ pub(super) use std::thread;
 pub(super) const HEADER: usize = 8;
 pub(super) const RECORD: usize = 8;
 pub(super) const BASE: u64 = 1024;
+/// How the memory of extents is aligned: as far as any ring of a scenario needs it.
+const EXTENTS: Alignment = match Alignment::new(16) {
+    Ok(alignment) => alignment,
+    Err(_) => panic!("a power of two"),
+};
 /// What fills a void record.
 pub(super) const VOID: u8 = 0xFF;
 /// How often a thread of a scenario does what it does: what loom enumerates has to be short.
@@ -87,6 +92,21 @@ pub(super) fn ring(buffers: usize, records: usize, limit: u64) -> Ring {
 
 /// The same, with leases of up to `leased` records.
 pub(super) fn leasing(buffers: usize, records: usize, limit: u64, leased: usize) -> Ring {
+    builder(buffers, records, limit)
+        .lease_bytes(leased * RECORD)
+        .build()
+        .expect("a ring")
+}
+
+/// A ring whose buffers hold `records` records each, and begin at multiples of `alignment_bytes`:
+/// what is left after the last of fewer records is padding.
+pub(super) fn padded(buffers: usize, records: usize, alignment_bytes: usize) -> Ring {
+    let alignment = Alignment::new(alignment_bytes).expect("a power of two");
+    let builder = builder(buffers, records, u64::MAX).lease_bytes(0);
+    builder.alignment(alignment).build().expect("a ring")
+}
+
+fn builder(buffers: usize, records: usize, limit: u64) -> RingBuilder {
     Ring::builder()
         .buffers(buffers)
         .capacity_bytes(HEADER + records * RECORD)
@@ -96,10 +116,7 @@ pub(super) fn leasing(buffers: usize, records: usize, limit: u64, leased: usize)
         .huge_pages(HugePages::Never)
         .start(BufferSeq::new(0), BASE)
         .limit(limit)
-        .lease_bytes(leased * RECORD)
         .void(|_, bytes| bytes.fill(VOID))
-        .build()
-        .expect("a ring")
 }
 
 pub(super) fn append(ring: &Ring, sink: &Sink, mark: u8) -> (u64, u8) {
@@ -214,8 +231,7 @@ enum Inserted {
 }
 
 fn reserve_extent(ring: &Ring, sink: &Sink, mark: u8) -> Inserted {
-    let alignment = Alignment::new(8).expect("a power of two");
-    let memory = AlignedBuf::zeroed(HEADER + 3 * RECORD, alignment).expect("memory");
+    let memory = AlignedBuf::zeroed(HEADER + 3 * RECORD, EXTENTS).expect("memory");
     match ring.reserve_extent(memory, 3 * RECORD).expect("it fits") {
         ReserveExtent::Reserved {
             mut reservation,
@@ -249,8 +265,7 @@ fn reserve_extent(ring: &Ring, sink: &Sink, mark: u8) -> Inserted {
 
 /// Inserts an extent of three records' length into an empty buffer, and takes it.
 pub(super) fn take_extent(ring: &Ring, mark: u8) -> (SealedBuffer, [(u64, u8); 3]) {
-    let alignment = Alignment::new(8).expect("a power of two");
-    let memory = AlignedBuf::zeroed(HEADER + 3 * RECORD, alignment).expect("memory");
+    let memory = AlignedBuf::zeroed(HEADER + 3 * RECORD, EXTENTS).expect("memory");
     match ring.reserve_extent(memory, 3 * RECORD).expect("it fits") {
         ReserveExtent::Reserved {
             mut reservation, ..

@@ -236,7 +236,9 @@ impl<B: Backend> Core<B> {
         let Waiting { buffers, next, .. } = waiting;
         let mut admitted = Vec::new();
         while let Some(first) = buffers.first_entry() {
-            let in_turn = !serialised || *first.key() == *next;
+            let in_turn = !serialised
+                || *first.key() == *next
+                || cfg!(esker_canary = "lss-serialised-out-of-turn");
             if !in_turn || !self.admits(first.get()) {
                 break;
             }
@@ -249,8 +251,11 @@ impl<B: Backend> Core<B> {
     /// D1. What is admitted once stays so: the durable prefix only grows.
     fn admits(&self, sealed: &SealedBuffer) -> bool {
         let geometry = &self.geometry;
-        sealed.seq().get() < self.durable.next() + u64::from(geometry.window_slots())
-            && sealed.next_base() <= self.durable.lsn().saturating_add(geometry.window_bytes())
+        let one_more = u64::from(cfg!(esker_canary = "lss-window-of-one-more"));
+        let slots = u64::from(geometry.window_slots()) + one_more;
+        let end = self.durable.lsn().saturating_add(geometry.window_bytes());
+        sealed.seq().get() < self.durable.next() + slots
+            && (sealed.next_base() <= end || cfg!(esker_canary = "lss-window-without-bytes"))
     }
 
     /// Writes one buffer: in this thread for a committer, else it is submitted.
@@ -331,6 +336,8 @@ impl<B: Backend> Core<B> {
                 Lsn::new(sealed.base())
             } else if cfg!(esker_canary = "lss-header-without-durable") {
                 Lsn::ZERO
+            } else if cfg!(esker_canary = "lss-header-names-the-confirmed") {
+                Lsn::new(self.durable.confirmed())
             } else {
                 Lsn::new(self.durable.lsn())
             },

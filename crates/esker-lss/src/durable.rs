@@ -200,6 +200,16 @@ mod tests {
     }
 
     #[test]
+    fn a_success_is_held_back_for_one_that_began_after_it() {
+        let durable = Durable::new(4, 0, 0);
+        let (quick, slow) = (durable.begin(), durable.begin());
+        assert!(!lands(&durable, quick, 0), "the other may still fail");
+        assert_eq!((durable.lsn(), durable.confirmed()), (0, BLOCK));
+        assert!(durable.end(slow, |_| {}));
+        assert_eq!(durable.lsn(), BLOCK);
+    }
+
+    #[test]
     fn what_was_held_back_for_one_that_fails_never_counts() {
         let durable = Durable::new(4, 0, 0);
         let (bad, good, later) = (durable.begin(), durable.begin(), durable.begin());

@@ -16,6 +16,7 @@ use std::time::Duration;
 use esker_io::Backend;
 use esker_ring::TryReserve;
 
+use crate::Lsn;
 use crate::core::Core;
 use crate::dispatch::By;
 use crate::error::SpaceError;
@@ -210,7 +211,12 @@ impl<B: Backend> Core<B> {
             drop(superblock);
             updated.map_err(MaintainError::Superblock)?;
             // Everything below is durable, so nothing is written or synced there any more.
-            self.segments.close_below(position.lsn);
+            let below = if cfg!(esker_canary = "lss-checkpoint-closes-the-written") {
+                self.written.lsn()
+            } else {
+                position.lsn.get()
+            };
+            self.segments.close_below(Lsn::new(below));
         }
         Ok(())
     }

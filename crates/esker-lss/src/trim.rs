@@ -83,6 +83,9 @@ impl<B: Backend> Core<B> {
                 .remove_below(boundary.lsn, self.options.spare_segments, self)
                 .map_err(TrimError::Remove)?;
         }
+        if cfg!(esker_canary = "lss-trim-says-so-first") {
+            self.first.store(boundary.lsn.get(), Ordering::Release);
+        }
         self.update_superblock(&mut superblock, |next| {
             next.first = boundary;
             if next.checkpoint.lsn < boundary.lsn {

@@ -325,6 +325,28 @@ fn full_windows_survive_a_crash_after_any_effect() {
     }
 }
 
+/// The checkpoint moves into a segment while that, and the next, hold what is written and not durable.
+const CHECKPOINTS: &[Step] = &[
+    Step::Append(30_000),
+    Step::Append(30_000),
+    // Its end is in the second segment, and that of the next three in the third.
+    Step::AppendDurable(6_000),
+    Step::Append(30_000),
+    Step::Append(30_000),
+    Step::Append(30_000),
+    Step::WaitWritten(5),
+    Step::Maintain,
+    Step::Append(100),
+    Step::Flush,
+    Step::AppendDurable(10),
+];
+
+#[test]
+fn checkpoints_survive_a_crash_after_any_effect() {
+    let options = small(Ordering::TailLocalised).sync_every_bytes(1 << 20);
+    exhaust("checkpoints", &options, CHECKPOINTS, NEAR);
+}
+
 #[test]
 fn trims_survive_a_crash_after_any_effect() {
     for spare_segments in 0..2 {

@@ -1,12 +1,16 @@
 //! A store on a device that fails, lies, or is full.
 
-use std::path::PathBuf;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
-use esker_io::{Backend, Ordering};
+use esker_io::{Action, Backend, Completion, Create, FileOptions, Operation, Ordering, ReadMemory};
 use esker_lss::{AppendError, Lsn, OpenError, Options, ReadError, Store, verify};
 use esker_sim::{Dice, Fault, Sim, SimOptions, Survival};
 
-use crate::model::{End, Model, dir, goes_on, recover, small, try_scan};
+use crate::model::{End, Model, dir, goes_on, range_of, recover, small, try_scan};
 use crate::seeds;
 use crate::workload::{Bench, Step};
 
@@ -44,7 +48,7 @@ fn next_step(dice: &mut Dice) -> Step {
 
 /// A store that has refused something: either it goes on as if nothing had happened, or it accepts
 /// nothing any more, and still reads what is durable.
-fn refused(bench: &mut Bench) {
+fn refused(bench: &mut Bench, fault: Fault) {
     let payload = bench.model.payload(20);
     match bench.store.append(&payload) {
         Ok(lsn) => {
@@ -82,6 +86,16 @@ fn refused(bench: &mut Bench) {
         bench.sim.poll();
     }
     bench.model.look(&bench.store);
+    // A sync that has failed takes what was written; a write that has takes nothing but itself.
+    if matches!(fault, Fault::WriteFails | Fault::WriteIsShort { .. }) {
+        let written = bench.store.first()..bench.store.written();
+        for index in 0..bench.model.len() {
+            let lsn = bench.model.lsn(index).filter(|lsn| written.contains(lsn));
+            let read = lsn.map(|lsn| bench.store.read(lsn).expect("it was written"));
+            let same = read.is_none_or(|read| read == bench.model.payload_of(index));
+            assert!(same, "{lsn:?} reads otherwise");
+        }
+    }
 }
 
 fn failing(seed: u64) {
@@ -105,7 +119,7 @@ fn failing(seed: u64) {
         let went = bench.try_step(next_step(&mut dice));
         bench.model.look(&bench.store);
         if went.is_none() {
-            refused(&mut bench);
+            refused(&mut bench, fault);
             break;
         }
     }
@@ -508,4 +522,118 @@ fn a_sync_that_succeeds_after_another_has_failed_acknowledges_nothing() {
         assert_eq!(bench.store.durable(), durable, "seed {seed}");
     }
     assert!(failed_first > 0, "the order that is meant has not come up");
+}
+
+/// A header names what is acknowledged. What a sync has confirmed beside another one that has failed,
+/// and that nobody has heard of yet, may be gone: a slot that called it durable would turn the torn
+/// tail of a crash into damage.
+#[test]
+fn a_slot_calls_nothing_durable_that_does_not_count_yet() {
+    let options = small(Ordering::TailLocalised).sync_every_bytes(4096);
+    let (mut between, mut kept) = (0, 0);
+    for seed in 0..40 {
+        let Bench {
+            sim,
+            mut model,
+            store,
+            ..
+        } = start(seed, &options);
+        let store = Arc::new(store);
+        let mut append = |len| {
+            let payload = model.payload(len);
+            let lsn = store.append(&payload).expect("appends");
+            model.appended(lsn, payload);
+            lsn
+        };
+        let first = append(10);
+        store.wait_durable(first).expect("durable");
+        let durable = store.durable();
+        append(9000);
+        let written = sim.poll();
+        assert_eq!(
+            (written, sim.in_flight()),
+            (1, 1),
+            "a sync has been started"
+        );
+        let waited = append(20);
+        sim.inject(Fault::SyncFails, 0);
+        assert!(sim.run_ahead(), "it fails, and nobody hears of it");
+        // Somebody's read, at whose end more is appended: before the failure is heard of, or after.
+        let file = FileOptions::read_write().create(Create::New);
+        let file = sim.open(Path::new("/data/other"), &file).expect("a file");
+        let appended = Arc::new(Mutex::new(Vec::new()));
+        let (appends, news) = (Arc::clone(&store), Arc::clone(&appended));
+        let read = Operation::new(
+            file,
+            Action::Read {
+                offset: 0,
+                memory: ReadMemory::new(vec![0; 512]),
+            },
+            move |_: Completion| {
+                let mut future = appends.until_durable(waited);
+                let mut context = Context::from_waker(Waker::noop());
+                let told = Pin::new(&mut future).poll(&mut context);
+                assert!(!matches!(told, Poll::Ready(Ok(()))), "a future is told so");
+                assert_eq!(appends.durable(), durable, "it says so");
+                for fill in 1..6 {
+                    let record = vec![fill; 1000];
+                    let Ok(lsn) = appends.append(&record) else {
+                        return;
+                    };
+                    news.lock().expect("whole").push((lsn, record));
+                }
+            },
+        );
+        sim.submit(vec![read]);
+        let waited = store.wait_durable(waited);
+        waited.expect_err("what a sync has dropped is acknowledged by another");
+        while sim.poll() > 0 {}
+        assert_eq!(store.durable(), durable);
+        let appended = std::mem::take(&mut *appended.lock().expect("whole"));
+        between += usize::from(appended.len() == 5);
+        for (lsn, record) in appended {
+            model.appended(lsn, record);
+        }
+        sim.stop();
+        drop(Arc::into_inner(store).expect("the read has ended"));
+        // Of what is not durable, what the failed sync has dropped is lost, and nothing else.
+        let next = sim.crash(&mut |item| match range_of(item) {
+            Some((from, _)) if from == durable.get() => Survival::Lost,
+            Some(_) => {
+                kept += 1;
+                Survival::Kept
+            }
+            None => Survival::Kept,
+        });
+        let store = recover(&next, &options, &mut model, End::Power).expect("a torn tail");
+        goes_on(&next, &options, store, &mut model, &[700]);
+    }
+    assert!(
+        between > 0 && kept > 0,
+        "the order that is meant has not come up"
+    );
+}
+
+/// Of a slot that lies in two files one piece cannot be written, be it the first or the last that
+/// anybody hears of.
+#[test]
+fn a_slot_of_which_a_piece_has_failed_is_not_written() {
+    for seed in 0..20 {
+        for skipped in 0..2 {
+            let bench = start(seed, &small(Ordering::TailLocalised));
+            for _ in 0..2 {
+                bench.store.append(&[1; 30_000]).expect("appends");
+            }
+            bench.store.flush().expect("durable");
+            bench.sim.inject(Fault::WriteFails, skipped);
+            let lsn = bench.store.append(&[2; 20_000]).expect("appends");
+            assert_eq!(bench.sim.in_flight(), 2, "a piece in each file");
+            while bench.sim.in_flight() > 0 {
+                bench.sim.poll();
+            }
+            assert!(bench.store.written() <= lsn, "seed {seed}");
+            let waited = bench.store.wait_written(lsn);
+            assert!(waited.is_err(), "seed {seed}: it was not written");
+        }
+    }
 }

@@ -8,6 +8,8 @@ mod faults;
 mod hostile;
 mod memory;
 mod model;
+mod order;
 mod seeds;
 mod threads;
+mod window;
 mod workload;

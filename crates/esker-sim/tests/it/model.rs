@@ -5,7 +5,7 @@ use std::path::Path;
 
 use esker_io::Ordering;
 use esker_lss::{Follower, Lsn, Maintenance, OpenError, Options, ReadError, Reader, Store, verify};
-use esker_sim::{Dice, Sim, Survival, Undurable};
+use esker_sim::{Dice, Loss, Sim, Survival, Undurable};
 
 use crate::seeds;
 
@@ -40,6 +40,23 @@ pub(crate) fn small(ordering: Ordering) -> Options {
 /// What a scan gives.
 pub(crate) type Records = Vec<(Lsn, Vec<u8>)>;
 
+/// Where in the log something that is not durable begins and ends, if it is a write of the log's.
+pub(crate) fn range_of(item: &Undurable) -> Option<(u64, u64)> {
+    let (Loss::Written { offset, len_bytes } | Loss::InFlight { offset, len_bytes }) = item.what
+    else {
+        return None;
+    };
+    let name = item.path.file_name()?.to_str()?;
+    let segment = u64::from_str_radix(name.strip_suffix(".seg")?, 16).ok()?;
+    let start = segment * SEGMENT_BYTES + offset;
+    Some((start, start + len_bytes as u64))
+}
+
+/// What has been written to the log, or is on its way, and is not durable.
+pub(crate) fn log_writes(sim: &Sim) -> Vec<(u64, u64)> {
+    sim.undurable().iter().filter_map(range_of).collect()
+}
+
 /// How a life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -73,6 +90,8 @@ pub(crate) struct Model {
     /// Between these two the log begins.
     trimmed: u64,
     trim_tried: u64,
+    /// What was written and not durable when this life began.
+    left_behind: Vec<(u64, u64)>,
     /// Records that were made up so far.
     made: u64,
     /// Whether the store has ever been opened.
@@ -147,6 +166,16 @@ impl Model {
         self.log.len()
     }
 
+    /// What a life before has left, written and not durable, when this one began.
+    pub(crate) fn left_behind(&self) -> &[(u64, u64)] {
+        &self.left_behind
+    }
+
+    /// The largest durable end that the store has named.
+    pub(crate) fn durable_end(&self) -> u64 {
+        self.durable_end
+    }
+
     /// The address of a record.
     pub(crate) fn lsn(&self, index: usize) -> Option<Lsn> {
         self.log.get(index)?.lsn
@@ -198,6 +227,11 @@ impl Model {
         );
         self.durable_end = durable.get();
         self.written_end = written.get();
+        // What the store says has been trimmed does not come back.
+        let first = store.first().get();
+        assert!(first >= self.trimmed, "the log begins earlier again");
+        assert!(first <= self.trim_tried, "more was trimmed than asked for");
+        self.trimmed = first;
         let below = |end| {
             self.log
                 .partition_point(|entry| entry.lsn.is_some_and(|lsn| lsn < end))
@@ -352,6 +386,7 @@ impl Model {
         (self.durable, self.written) = (count, count);
         (self.durable_end, self.written_end) = (tail, tail);
         (self.trimmed, self.trim_tried) = (first.get(), first.get());
+        self.left_behind = log_writes(store.backend());
         self.is_created = true;
     }
 }

@@ -7,6 +7,7 @@ use esker_lss::{AppendDurableError, AppendError, Lsn, Options, ReadError, Store,
 use esker_sim::{Dice, Sim};
 
 use crate::model::{End, Model, Records, dir, try_scan};
+use crate::window;
 
 /// One thing done to a store. What names a record picks it by a number modulo how many there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,7 @@ impl Bench {
         }
         let went = self.try_step(step);
         self.model.look(&self.store);
+        window::check(&self.model, &self.store);
         if went.is_some() {
             Ok(self)
         } else {

@@ -35,8 +35,8 @@ const AUTHORS: u64 = 4;
 /// Up to so many lives, beside those that recovery does not survive.
 const LIVES: u64 = 4;
 
-/// The options of a run, and whether the store has threads of its own.
-fn drawn_options(dice: &mut Dice) -> (Options, bool) {
+/// The options of a run, whether the store has threads of its own, and its order of writes.
+fn drawn_options(dice: &mut Dice) -> (Options, bool, Ordering) {
     let ordering = match dice.chance(1, 3) {
         true => Ordering::Serialised,
         false => Ordering::TailLocalised,
@@ -55,7 +55,7 @@ fn drawn_options(dice: &mut Dice) -> (Options, bool) {
         .commit_writes(1 + dice.index(3))
         .gather(std::time::Duration::from_micros(dice.below(3) * 10))
         .maintenance(maintenance);
-    (options, has_threads)
+    (options, has_threads, ordering)
 }
 
 /// The end of a machine's life: the next machine, and what it was the end of.
@@ -164,8 +164,8 @@ fn life(
 /// Several lives, and a last look. Gives what the disk holds in the end.
 fn lives() -> Vec<Vec<u8>> {
     let mut dice = Dice::new(drawn());
-    let (options, has_threads) = drawn_options(&mut dice);
-    let truth = Arc::new(Truth::default());
+    let (options, has_threads, ordering) = drawn_options(&mut dice);
+    let truth = Arc::new(Truth::of(ordering));
     let mut sim = Sim::new(dice.draw());
     let mut end = End::Power;
     let lives = 2 + dice.below(LIVES - 1);
@@ -200,7 +200,7 @@ fn segments_at_once() {
         .sync_every_bytes(SEGMENT_BYTES << dice.below(3));
     let sim = Sim::new(dice.draw());
     let store = Store::open(dir(), sim.clone(), options).expect("it opens");
-    let shared = Arc::new((store, sim, Truth::default()));
+    let shared = Arc::new((store, sim, Truth::of(Ordering::TailLocalised)));
     let write = |shared: &(Store<Sim>, Sim, Truth), id: u64| {
         let (store, sim, truth) = shared;
         let mut author = Author::new(0, id);

@@ -5,14 +5,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
+use esker_io::Ordering;
 use esker_lss::{Lsn, Store};
 use esker_sim::{Loss, Sim};
 
 use crate::model::{End, Records, SEGMENT_BYTES, try_scan};
 use crate::record::{following, is_whole, written_by};
 
-#[derive(Default)]
 pub(crate) struct Truth {
+    ordering: Ordering,
     known: Mutex<Known>,
 }
 
@@ -54,7 +55,31 @@ fn nothing_durable_can_be_lost(store: &Store<Sim>, sim: &Sim, durable: u64) {
     }
 }
 
+/// One write of the log comes after the other: in each file they have landed in their order.
+fn nothing_has_overtaken(sim: &Sim) {
+    let mut last = BTreeMap::new();
+    for item in sim.undurable() {
+        let is_log = item.path.extension().is_some_and(|kind| kind == "seg");
+        let (true, Loss::Written { offset, .. } | Loss::InFlight { offset, .. }) =
+            (is_log, item.what)
+        else {
+            continue;
+        };
+        let before = last.insert(item.path, offset);
+        assert!(
+            before < Some(offset),
+            "{offset} is written after {before:?}"
+        );
+    }
+}
+
 impl Truth {
+    /// Of a store with this order of writes, before anything is appended.
+    pub(crate) fn of(ordering: Ordering) -> Self {
+        let known = Mutex::default();
+        Self { ordering, known }
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("whole")
     }
@@ -73,6 +98,13 @@ impl Truth {
     pub(crate) fn is_written(&self, end: u64) {
         let known = &mut *self.known();
         known.written = known.written.max(end);
+    }
+
+    /// The store said that the log begins there: what lies below does not come back.
+    fn is_trimmed(&self, first: u64) {
+        let known = &mut *self.known();
+        assert!(first <= known.trim_tried, "more than asked for");
+        known.trimmed = known.trimmed.max(first);
     }
 
     /// The store was closed: nothing may be lost.
@@ -106,9 +138,7 @@ impl Truth {
     }
 
     pub(crate) fn has_trimmed(&self, first: Lsn) {
-        let known = &mut *self.known();
-        assert!(first.get() <= known.trim_tried, "more than asked for");
-        known.trimmed = known.trimmed.max(first.get());
+        self.is_trimmed(first.get());
     }
 
     /// Takes note of what the store says of itself. Each end is read once, in this order, and none
@@ -131,7 +161,11 @@ impl Truth {
         assert!(written >= written_before, "the written end went back");
         self.is_durable(durable);
         self.is_written(written);
+        self.is_trimmed(store.first().get());
         nothing_durable_can_be_lost(store, sim, durable);
+        if self.ordering == Ordering::Serialised {
+            nothing_has_overtaken(sim);
+        }
     }
 
     /// Checks a store that has just been opened after a life that ended as `end` says, and goes on

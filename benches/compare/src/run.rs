@@ -202,7 +202,15 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
 /// The command that repeats this run.
 fn command() -> String {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    format!("cargo xtask bench compare -- {}", arguments.join(" "))
+    let features = if cfg!(feature = "rocksdb") {
+        "--rocksdb "
+    } else {
+        ""
+    };
+    format!(
+        "cargo xtask bench compare {features}-- {}",
+        arguments.join(" ")
+    )
 }
 
 /// Runs one cell on a fresh directory.

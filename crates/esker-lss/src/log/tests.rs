@@ -6,6 +6,7 @@ use esker_io::Blocking;
 use proptest::prelude::*;
 
 use super::*;
+use crate::format::record::Kind;
 use crate::testing::{BLOCK, LogBuilder, Part, SEGMENT};
 
 fn log_of(log: &LogBuilder) -> Log<Blocking> {
@@ -197,6 +198,23 @@ fn a_slot_that_claims_to_end_early_hides_no_record() {
         Some(b"one".into())
     );
     assert!(matches!(scan.next(), Some(Err(ReadError::Corrupt(_)))));
+}
+
+/// A record whose kind says that nobody wrote it would be passed over.
+#[test]
+fn a_record_that_is_called_a_void_is_missed() {
+    let mut log = LogBuilder::new();
+    log.slot_of(&[Part::Data(b"one"), Part::Data(b"two")]);
+    log.slot(10, 1);
+    let kinds = Kind::Data.code() ^ Kind::Void.code();
+    for (lsn, _) in &log.records {
+        let word = log.read(lsn.get(), 4);
+        let word = u32::from_le_bytes(word.try_into().expect("four bytes"));
+        log.write(lsn.get(), &(word ^ kinds).to_le_bytes());
+        let scanned = scanned(&log, Lsn::ZERO);
+        assert!(matches!(scanned, Err(ReadError::Corrupt(_))), "{scanned:?}");
+        log.write(lsn.get(), &word.to_le_bytes());
+    }
 }
 
 #[test]

@@ -88,8 +88,8 @@ const EACH: usize = 6;
 pub(super) struct Counts {
     /// How often each of its threads makes each call at most.
     most: BTreeMap<String, usize>,
-    /// How often memory was mapped before the program began: by the system's loader, which dies
-    /// where that fails.
+    /// How often memory was mapped before the program began: by the system's loader and the
+    /// language's runtime, which die where that fails.
     mapped_to_load: usize,
 }
 
@@ -201,7 +201,8 @@ pub(super) fn struck_log(notes: &Path) -> Result<bool, SuiteError> {
 pub(super) fn count(output: &Path) -> Result<Counts, SuiteError> {
     let text = std::fs::read_to_string(output)?;
     let mut by_thread: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    let mut mapped_to_load = None;
+    let mut first = None;
+    let mut mapped_to_load = 0;
     for line in text.lines() {
         let Some((thread, rest)) = line.split_once(' ') else {
             continue;
@@ -210,15 +211,17 @@ pub(super) fn count(output: &Path) -> Result<Counts, SuiteError> {
             continue;
         };
         if !call.starts_with('<') {
-            // The first thing that the language's runtime does is to look at the standard streams.
-            if call == "poll" && mapped_to_load.is_none() {
-                mapped_to_load = Some(by_thread.get(&(thread, "mmap")).copied().unwrap_or(0));
+            let first = *first.get_or_insert(thread);
+            let so_far = |call| by_thread.get(&(first, call)).copied().unwrap_or(0);
+            // The runtime's last step: it asks for the signal stack, maps one, and sets it.
+            if call == "sigaltstack" && thread == first && so_far(call) < 2 {
+                mapped_to_load = so_far("mmap");
             }
             *by_thread.entry((thread, call)).or_default() += 1;
         }
     }
     let mut counts = Counts {
-        mapped_to_load: mapped_to_load.unwrap_or(0),
+        mapped_to_load,
         ..Counts::default()
     };
     for ((_, call), count) in by_thread {
@@ -245,13 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_loader_maps_is_left_alone() {
+    fn what_is_mapped_before_the_program_begins_is_left_alone() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let text = "7 mmap(NULL) = 1\n7 mmap(NULL) = 1\n7 poll([]) = 0\n7 mmap(NULL) = 1\n";
+        let text = "7 mmap(NULL) = 1\n7 sigaltstack(NULL) = 0\n7 mmap(NULL) = 1\n\
+                    7 sigaltstack({}) = 0\n7 mmap(NULL) = 1\n7 sigaltstack({}) = 0\n";
         std::fs::write(file.path(), text).unwrap();
         let mut counts = count(file.path()).unwrap();
         assert_eq!(counts.mapped_to_load, 2);
-        counts.most.remove("poll");
+        counts.most.remove("sigaltstack");
         let faults: Vec<_> = faults(&counts)
             .into_iter()
             .map(|fault| fault.what)

@@ -99,6 +99,9 @@ pub struct SalvageReport {
     pub end: Lsn,
     /// What lies behind the end of a log that is whole. Not damage.
     pub tail: Tail,
+    /// Whether recovery refuses the store, or could not read it: then the log ends as far as anything
+    /// says that there was one.
+    pub is_refused: bool,
     /// Records that were given back.
     pub records: u64,
     /// The length of what they hold, in bytes.
@@ -112,11 +115,11 @@ pub struct SalvageReport {
 }
 
 impl SalvageReport {
-    /// Whether there was nothing to salvage it from: the log is whole, and at least one copy of the
-    /// superblock is.
+    /// Whether there was nothing to salvage it from: the log is whole, recovery accepts it, and at least
+    /// one copy of the superblock is there.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.lost == 0 && self.superblock != SuperblockState::Lost
+        self.lost == 0 && !self.is_refused && self.superblock != SuperblockState::Lost
     }
 }
 
@@ -149,7 +152,7 @@ pub fn salvage<B: Backend>(
     } = entry;
     let (first, end, tail) = match &superblock {
         Some(superblock) => bounds(&segments, superblock, &survey),
-        None => (survey.first, survey.end, Tail::Clean),
+        None => (survey.first, survey.end, None),
     };
     let mut epochs = survey.epochs;
     if let Some(superblock) = &superblock {
@@ -168,7 +171,8 @@ pub fn salvage<B: Backend>(
             superblock: state,
             first: Lsn::new(first),
             end: Lsn::new(end),
-            tail,
+            tail: tail.unwrap_or(Tail::Clean),
+            is_refused: tail.is_none(),
             records: 0,
             payload_bytes: 0,
             records_of_damaged_slots: 0,
@@ -252,12 +256,12 @@ fn without_superblock<B: Backend>(
 }
 
 /// Where the log begins and ends: where recovery says, or, if it is damaged, as far as anything says
-/// that there was a log.
+/// that there was a log; and the tail that recovery finds, unless it refuses.
 fn bounds<B: Backend>(
     segments: &Arc<SegmentSet<B>>,
     superblock: &Superblock,
     survey: &Survey,
-) -> (u64, u64, Tail) {
+) -> (u64, u64, Option<Tail>) {
     let first = superblock.first.lsn;
     let whole = walk(segments, superblock, superblock.checkpoint, &mut Unseen)
         .map_err(OpenError::from)
@@ -267,11 +271,11 @@ fn bounds<B: Backend>(
             Ok(recovered)
         });
     match whole {
-        Ok(recovered) => (first.get(), recovered.end.lsn.get(), recovered.tail),
+        Ok(recovered) => (first.get(), recovered.end.lsn.get(), Some(recovered.tail)),
         Err(_) => {
             let marked = marked_durable(superblock).get();
             let end = marked.max(survey.end);
-            (first.get(), end, Tail::Clean)
+            (first.get(), end, None)
         }
     }
 }

@@ -49,6 +49,7 @@ impl Fresh {
     /// Somebody follows from now on.
     pub(crate) fn enter(&self) {
         let _slots = self.slots.lock();
+        // Relaxed: stored only with `slots` locked.
         self.followers.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -77,6 +78,7 @@ impl Fresh {
             bytes: Arc::new(copy),
         };
         let mut slots = self.slots.lock();
+        // Relaxed: stored only with `slots` locked. K3: the last one may have left meanwhile.
         if self.followers.load(Ordering::Relaxed) == 0 {
             return;
         }

@@ -68,15 +68,16 @@ impl<B: Backend> SegmentSet<B> {
     ///
     /// # Errors
     ///
-    /// [`SpaceError::NoSpace`] leaves nothing behind.
+    /// [`SpaceError`]; nothing is left behind.
     pub(crate) fn begin_spare(&self) -> Result<(), SpaceError> {
-        let number = self.growth.lock().take_number();
-        let path = self.path_of(SegmentName::Unfinished(number));
-        let (file, allocated) = self.create(&path)?;
+        // Before the file: where there is no memory, none is left behind.
         let alignment = self.geometry.block().max(Alignment::BLOCK);
         #[expect(clippy::cast_possible_truncation, reason = "at most SWIFT_BYTES")]
         let bytes = self.write_bytes(Goal::Finished) as usize;
         let zeroes = AlignedBuf::zeroed_on(bytes, alignment, HugePages::Never)?;
+        let number = self.growth.lock().take_number();
+        let path = self.path_of(SegmentName::Unfinished(number));
+        let (file, allocated) = self.create(&path)?;
         let making = Making {
             number,
             file,

@@ -1,5 +1,6 @@
 //! [`AnyBackend`]: one of the kernel backends, picked by what this system lets.
 
+use core::ops::Range;
 use std::error::Error;
 use std::ffi::OsString;
 use std::path::Path;
@@ -168,6 +169,10 @@ impl Backend for AnyBackend {
         len_bytes: u64,
     ) -> Result<Punched, IoError> {
         either!(self, backend => backend.punch_hole(file, offset, len_bytes))
+    }
+
+    fn first_hole(&self, file: &FileHandle, offset: u64) -> Result<Option<Range<u64>>, IoError> {
+        either!(self, backend => backend.first_hole(file, offset))
     }
 
     fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {

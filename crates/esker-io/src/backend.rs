@@ -1,6 +1,7 @@
 //! [`Backend`]: the one trait between whoever has bytes and whatever stores them.
 
 use core::fmt;
+use core::ops::Range;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
@@ -345,6 +346,22 @@ pub trait Backend: Send + Sync + 'static {
         let end = offset.saturating_add(len_bytes);
         let end = end.min(self.facts(file)?.len_bytes);
         write_zeroes(self, file, offset, end).map(|()| Punched::Zeroed)
+    }
+
+    /// The first hole from `offset` on, as far as it lies there: a range below the file's end that
+    /// reads as zeroes because it was never written, whether its space is reserved or not. The first
+    /// write to it may have to change the file system's metadata too. `None` if there is no such
+    /// range, or if that cannot be told. Blocks.
+    ///
+    /// A hint: what is written meanwhile may still be called a hole, and zeroes that were written may
+    /// be. The default cannot tell.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::OutOfRange`], or what the system says.
+    fn first_hole(&self, file: &Self::File, offset: u64) -> Result<Option<Range<u64>>, IoError> {
+        let _ = (file, offset);
+        Ok(None)
     }
 
     /// Cuts or extends a file to a length; an extension reads as zeroes and takes no space.

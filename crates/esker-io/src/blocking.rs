@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::num::NonZeroUsize;
+use core::ops::Range;
 use std::any::Any;
 use std::ffi::OsString;
 use std::io;

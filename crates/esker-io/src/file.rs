@@ -2,6 +2,7 @@
 //! share.
 
 use core::fmt;
+use core::ops::Range;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -457,6 +458,39 @@ impl FileHandle {
         Ok(())
     }
 
+    /// Reserved space that was never written is a hole to the kernel.
+    pub(crate) fn first_hole(&self, offset: u64) -> Result<Option<Range<u64>>, IoError> {
+        let len_bytes = self.facts()?.len_bytes;
+        let Some(start) = self.seek(offset, libc::SEEK_HOLE)? else {
+            return Ok(None);
+        };
+        // To the kernel every file ends with a hole.
+        if start >= len_bytes {
+            return Ok(None);
+        }
+        let end = self.seek(start, libc::SEEK_DATA)?.unwrap_or(len_bytes);
+        Ok((end > start).then_some(start..end))
+    }
+
+    /// Where the next of what is looked for begins. This moves the description's own offset, which
+    /// nothing else here uses.
+    fn seek(&self, offset: u64, whence: libc::c_int) -> Result<Option<u64>, IoError> {
+        let context = self.context(OperationKind::Facts).at(offset, 0);
+        let Ok(from) = i64::try_from(offset) else {
+            return Err(IoError::OutOfRange { context });
+        };
+        // SAFETY: lseek touches no memory of this process.
+        let found = unsafe { libc::lseek(self.fd(), from, whence) };
+        u64::try_from(found).map(Some).or_else(|_| {
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                // There is none; or the file system has no such command.
+                Some(libc::ENXIO | libc::EINVAL) => Ok(None),
+                _ => Err(IoError::from_os(context, error)),
+            }
+        })
+    }
+
     pub(crate) fn truncate(&self, len_bytes: u64) -> Result<(), IoError> {
         let context = self.context(OperationKind::Truncate).at(len_bytes, 0);
         self.writable(OperationKind::Truncate)?;
@@ -540,6 +574,14 @@ macro_rules! names_and_files {
             len_bytes: u64,
         ) -> Result<Punched, IoError> {
             file.punch_hole(offset, len_bytes)
+        }
+
+        fn first_hole(
+            &self,
+            file: &FileHandle,
+            offset: u64,
+        ) -> Result<Option<Range<u64>>, IoError> {
+            file.first_hole(offset)
         }
 
         fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {

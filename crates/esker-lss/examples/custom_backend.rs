@@ -8,6 +8,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -176,6 +177,10 @@ impl Backend for Pool {
 
     fn allocate(&self, file: &FileHandle, offset: u64, len: u64) -> Result<Allocated, IoError> {
         self.shared.calls.allocate(file, offset, len)
+    }
+
+    fn first_hole(&self, file: &FileHandle, offset: u64) -> Result<Option<Range<u64>>, IoError> {
+        self.shared.calls.first_hole(file, offset)
     }
 
     fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {

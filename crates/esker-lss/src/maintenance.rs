@@ -1,8 +1,9 @@
 //! The work that nobody waits for.
 //!
 //! - Commits by time, if the options ask for them.
-//! - Space: the next segment is made before the log reaches it, a little at a time, once something has been
-//!   appended: a store that was opened to be read leaves the device to those who read.
+//! - Space: holes in the log's segments are filled with zeroes, and the next segment is made, before the
+//!   log gets there, a little at a time, once something has been appended: a store that was opened to be
+//!   read leaves the device to those who read.
 //! - Checkpoint: recovery starts no further back than about a segment behind the durable end.
 //! - Stability: when the store falls idle, one more slot says that what was written before it is
 //!   durable, so that damage to the last commits can be told from a torn tail.
@@ -21,7 +22,7 @@ use crate::core::Core;
 use crate::dispatch::By;
 use crate::error::SpaceError;
 use crate::format::record;
-use crate::segments::{Goal, Spare};
+use crate::segments::{Goal, Pace, Spare};
 use crate::sync::{
     AtomicBool, AtomicU64, Instant, JoinHandle, Mutex, Ordering, Parker, Unparker, fence, spawn,
 };
@@ -163,7 +164,7 @@ impl<B: Backend> Core<B> {
         self.look_after(true)
     }
 
-    /// The same; makes a spare segment only if `spares` says so.
+    /// The same; writes zeroes and makes spare segments only if `spares` says so.
     fn look_after(self: &Arc<Self>, spares: bool) -> Result<Left, MaintainError> {
         self.check_alive()?;
         let mut progress = self.maintenance.progress.lock();
@@ -172,7 +173,12 @@ impl<B: Backend> Core<B> {
         self.prepare_space()?;
         let tail = self.ring.tail();
         let written_since = tail - progress.tail.replace(tail).unwrap_or(tail);
-        let more_to_make = spares && self.prepare_spare(written_since, &mut progress)?;
+        // Where the log writes this fast, it is left the device.
+        let is_calm = written_since <= self.geometry.segment_bytes() / 16;
+        let more_to_make = spares
+            && is_calm
+            && (self.zero_ahead(written_since, &mut progress)?
+                || self.prepare_spare(written_since, &mut progress)?);
         // Relaxed: a beat more or less makes no difference.
         let handed_over = self.maintenance.handed_over.load(Ordering::Relaxed);
         let active = handed_over != progress.seen;
@@ -263,9 +269,35 @@ impl<B: Backend> Core<B> {
         }
     }
 
+    /// Writes zeroes where the log will soon be and its files have only been reserved: twice as fast as
+    /// it goes on, from where it will be at the next beat; to the end while it stands still. Whether
+    /// there may be more to do at the next beat.
+    fn zero_ahead(
+        self: &Arc<Self>,
+        written_since: u64,
+        progress: &mut Progress,
+    ) -> Result<bool, SpaceError> {
+        let tail = self.ring.tail();
+        let (pace, mut left) = match written_since {
+            0 => (Pace::Swift, u64::MAX),
+            _ => (Pace::Gentle, written_since.saturating_mul(2)),
+        };
+        while left > 0 {
+            match self.segments.zero_ahead(written_since, pace)? {
+                // The log was faster.
+                Some(0) => break,
+                Some(bytes) => left = left.saturating_sub(bytes),
+                None => return Ok(false),
+            }
+            if self.is_disturbed(pace, tail, progress) {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
     /// Makes spare segments, written with zeroes, as fast as the log goes on, or at once while it
-    /// stands still; unless it is written so fast that this would take the device from those who
-    /// write it. Whether there is more to do at the next beat.
+    /// stands still. Whether there is more to do at the next beat.
     fn prepare_spare(
         self: &Arc<Self>,
         written_since: u64,
@@ -273,12 +305,9 @@ impl<B: Backend> Core<B> {
     ) -> Result<bool, SpaceError> {
         let segment_bytes = self.geometry.segment_bytes();
         let missing = self.missing_spares();
-        let is_busy = written_since > segment_bytes / 16;
         if missing == 0 {
             // A trimmed segment has taken its place.
             self.discard_making();
-        }
-        if is_busy || missing == 0 {
             return Ok(false);
         }
         let tail = self.ring.tail();
@@ -305,14 +334,19 @@ impl<B: Backend> Core<B> {
                 Ok(Spare::Behind) => {}
                 Err(error) => return Err(error),
             }
-            // It may take longer than the time between two commits.
-            self.commit_by_time(progress);
-            let is_disturbed = goal == Goal::Finished && self.ring.tail() != tail;
-            // Acquire: pairs with the release in `Maintainer::stop`.
-            if is_disturbed || self.maintenance.stop.load(Ordering::Acquire) {
+            if self.is_disturbed(goal.pace(), tail, progress) {
                 return Ok(true);
             }
         }
+    }
+
+    /// Whether writing zeroes at this pace ends for now: the log goes on, or the store is closed.
+    fn is_disturbed(self: &Arc<Self>, pace: Pace, tail: u64, progress: &mut Progress) -> bool {
+        // It may take longer than the time between two commits.
+        self.commit_by_time(progress);
+        let goes_on = pace == Pace::Swift && self.ring.tail() != tail;
+        // Acquire: pairs with the release in `Maintainer::stop`.
+        goes_on || self.maintenance.stop.load(Ordering::Acquire)
     }
 
     /// How many spares are to be made.

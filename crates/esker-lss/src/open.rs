@@ -143,6 +143,7 @@ pub(crate) fn open<B: Backend>(
         .void(move |address, room| record::write_void(room, &checksums, Lsn::new(address)))
         .build()?;
     let window = usize::try_from(geometry.window_slots()).unwrap_or(usize::MAX);
+    segments.begin(start.lsn);
     let core = Arc::new(Core {
         lane: Lane::new(Arc::clone(&backend), options.ordering),
         log: Log::new(&segments),

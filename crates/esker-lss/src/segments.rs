@@ -6,9 +6,11 @@
 //! - A file that is open for writing is locked through the description that its writes use.
 //! - What a recycled file holds is left as it is: no slot in it is at the address that it names.
 
+mod ahead;
 mod making;
 mod names;
 mod space;
+mod zeroes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -27,11 +29,13 @@ use crate::error::SpaceError;
 use crate::geometry::Geometry;
 use crate::superblock::lock;
 use crate::sync::Mutex;
+use ahead::Ahead;
 use making::Making;
 pub(crate) use making::{Goal, Spare};
 pub(crate) use names::SegmentName;
 use space::Growth;
 pub(crate) use space::Syncs;
+pub(crate) use zeroes::Pace;
 
 /// How many files that are only read are kept open.
 const READ_HANDLES: usize = 64;
@@ -100,6 +104,7 @@ pub(crate) struct SegmentSet<B: Backend> {
     files: Mutex<BTreeMap<u64, Open<B::File>>>,
     growth: Mutex<Growth>,
     making: Mutex<Option<Making<B::File>>>,
+    ahead: Ahead,
 }
 
 impl<B: Backend> SegmentSet<B> {
@@ -114,6 +119,7 @@ impl<B: Backend> SegmentSet<B> {
             files: Mutex::new(BTreeMap::new()),
             growth: Mutex::default(),
             making: Mutex::new(None),
+            ahead: Ahead::new(),
         }
     }
 
@@ -250,9 +256,22 @@ impl<B: Backend> SegmentSet<B> {
         }
     }
 
-    /// Cuts `len` bytes at `lsn` up into the files that hold them. Every segment must be there and
-    /// open for writing.
+    /// The log's end, from where it goes on.
+    pub(crate) fn begin(&self, lsn: Lsn) {
+        self.ahead.begin(lsn);
+    }
+
+    /// A segment's file, if it is open for writing.
+    fn writable(&self, segment: u64) -> Option<B::File> {
+        let files = self.files.lock();
+        let open = files.get(&segment).filter(|open| open.writable);
+        open.map(|open| open.file.clone())
+    }
+
+    /// Cuts `len` bytes at `lsn` up into the files that hold them, for the log to write there. Every
+    /// segment must be there and open for writing.
     pub(crate) fn pieces(&self, lsn: Lsn, len: usize) -> Result<Vec<Piece<B::File>>, IoError> {
+        self.ahead.give(lsn.get()..lsn.get() + len as u64);
         let segment_bytes = self.geometry.segment_bytes();
         let files = self.files.lock();
         let mut pieces = Vec::with_capacity(1);

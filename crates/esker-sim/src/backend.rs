@@ -7,6 +7,7 @@
 //! - W2. Sinks are called, and conditions asked, without the lock.
 
 use core::cell::Cell;
+use core::ops::Range;
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -166,6 +167,11 @@ impl Backend for Sim {
     fn allocate(&self, file: &SimFile, offset: u64, len_bytes: u64) -> Result<Allocated, IoError> {
         self.check_life(file, OperationKind::Allocate)?;
         self.machine(|machine| machine.allocate(file.description(), offset, len_bytes))
+    }
+
+    fn first_hole(&self, file: &SimFile, offset: u64) -> Result<Option<Range<u64>>, IoError> {
+        self.check_life(file, OperationKind::Facts)?;
+        self.machine(|machine| machine.first_hole(file.description(), offset))
     }
 
     fn truncate(&self, file: &SimFile, len_bytes: u64) -> Result<(), IoError> {

@@ -1,6 +1,7 @@
 //! [`Content`]: the bytes of a file, sparse, and cheap to copy until one of the copies is written.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::sync::Arc;
 
@@ -62,6 +63,23 @@ impl Content {
             }
         }
         len
+    }
+
+    /// The first pages from `offset` on, as far as they lie there and below the end, that hold nothing
+    /// but zeroes that nothing else was written over.
+    pub(crate) fn first_hole(&self, offset: u64) -> Option<Range<u64>> {
+        let mut page = offset / PAGE_BYTES as u64;
+        let mut there = self.pages.range(page..).map(|(there, _)| *there);
+        let next = loop {
+            match there.next() {
+                Some(next) if next == page => page += 1,
+                next => break next,
+            }
+        };
+        let begin = |page: u64| page.saturating_mul(PAGE_BYTES as u64);
+        let start = offset.max(begin(page));
+        let end = next.map_or(self.len, begin).min(self.len);
+        (start < end).then_some(start..end)
     }
 
     /// Puts bytes at an offset, and extends the file to their end.
@@ -141,6 +159,26 @@ mod tests {
                 model[offset..offset + new.len()].copy_from_slice(&new);
             }
             assert!(bytes(&content) == model, "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_hole_is_the_first_page_that_was_not_written() {
+        let mut content = Content::default();
+        assert_eq!(content.first_hole(0), None);
+        content.set_len(20_000);
+        content.write(0, &[1; 5000]);
+        content.write(12_288, &[1; 1]);
+        for (from, hole) in [
+            (0, Some(8192..12_288)),
+            (4096, Some(8192..12_288)),
+            (9000, Some(9000..12_288)),
+            (13_000, Some(16_384..20_000)),
+            (19_999, Some(19_999..20_000)),
+            (20_000, None),
+            (u64::MAX, None),
+        ] {
+            assert_eq!(content.first_hole(from), hole, "from {from}");
         }
     }
 

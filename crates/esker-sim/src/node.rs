@@ -4,6 +4,7 @@
 //! Invariants:
 //! - N1. `seen` is `kept` with every change of `resizes`, then every write of `undurable`, in the
 //!   order in which they landed, unless something was damaged on purpose.
+//!   A write that changes nothing is in neither: kept or lost, it leaves the same.
 //! - N2. Bytes that were made durable are not undone by older ones that were not: those are
 //!   replaced in place by what superseded them.
 
@@ -38,6 +39,13 @@ impl Landed {
             let theirs = within(newer.offset, from..to);
             self.bytes[mine].copy_from_slice(&newer.bytes[theirs]);
         }
+    }
+
+    /// Whether it wrote the same, where it wrote any of that.
+    fn agrees(&self, offset: u64, bytes: &[u8]) -> bool {
+        let end = offset + bytes.len() as u64;
+        let (from, to) = (self.offset.max(offset), self.end().min(end));
+        from >= to || self.bytes[within(self.offset, from..to)] == bytes[within(offset, from..to)]
     }
 
     fn lies_within(&self, other: &Self) -> bool {
@@ -100,6 +108,9 @@ impl Node {
             return;
         }
         let end = offset + bytes.len() as u64;
+        if !durable && self.is_there(offset, bytes) {
+            return;
+        }
         let landed = Landed {
             number,
             offset,
@@ -128,6 +139,24 @@ impl Node {
         } else {
             self.undurable.push(landed);
         }
+    }
+
+    /// Whether these bytes are what the file holds there, whatever a power failure takes.
+    fn is_there(&self, offset: u64, bytes: &[u8]) -> bool {
+        let end = offset + bytes.len() as u64;
+        let is_held = |content: &Content| {
+            let mut held = vec![0; bytes.len()];
+            content.read(offset, &mut held);
+            held == bytes
+        };
+        end <= self.seen.len()
+            && is_held(&self.seen)
+            && is_held(&self.kept)
+            && !self.is_unreadable(offset, bytes.len())
+            && self
+                .undurable
+                .iter()
+                .all(|older| older.agrees(offset, bytes))
     }
 
     /// Takes space for a range, zeroes what it held, and extends the file to its end.
@@ -306,6 +335,34 @@ mod tests {
         node.sync(2);
         assert_eq!(left(&node, false), b"onetwo");
         assert!(node.undurable().is_empty() && !node.is_resized());
+    }
+
+    #[test]
+    fn a_write_that_changes_nothing_cannot_be_lost() {
+        let mut node = Node::default();
+        node.allocate(1, 0, 4096);
+        node.write(2, 0, &[0; 512], false);
+        assert!(node.undurable().is_empty());
+        node.write(3, 0, b"bytes", false);
+        node.write(4, 1024, b"durable", true);
+        node.write(5, 1024, b"durable", false);
+        assert_eq!(node.undurable().len(), 1);
+        // These are what is there now, and not after a power failure; or not what is there.
+        node.write(6, 0, b"bytes", false);
+        node.write(7, 512, &[0; 600], false);
+        node.write(8, 4000, &[0; 200], false);
+        assert_eq!(node.undurable().len(), 4);
+        // Whichever of the two survives, it is the same.
+        node.write(9, 600, &[0; 8], false);
+        node.write(10, 4100, &[0; 100], false);
+        assert_eq!(node.undurable().len(), 4);
+        node.write(11, 2, &[0; 8], false);
+        node.write(12, 4, &[0; 4], false);
+        assert_eq!(
+            node.undurable().len(),
+            6,
+            "without the former it would be bytes"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use esker_buf::{AlignedBuf, Alignment, BufferPool, HugePages, PoolBuf};
 
 use super::{Bench, Ran, aligned_pattern, checks, one, pattern, read, write};
-use crate::backend::{Backend, FileOptions};
+use crate::backend::{Allocation, Backend, FileOptions};
 use crate::error::{Fate, IoError, Misaligned, OperationKind};
 use crate::ext::BackendExt;
 use crate::memory::{ReadMemory, WriteMemory};
@@ -17,6 +17,7 @@ checks!(
     registered_memory_moves_the_same_bytes,
     the_end_of_the_file_is_told_apart,
     holes_read_as_zeroes,
+    holes_are_found_where_nothing_was_written,
     empty_transfers_complete,
     durable_writes_and_syncs_complete,
     each_operation_gets_its_own_memory_back,
@@ -253,6 +254,65 @@ fn holes_read_as_zeroes<B: Backend>(bench: &Bench<B>) -> Ran {
     let (hole, bytes) = done.memory.bytes().split_at(100_000);
     assert!(hole.iter().all(|&byte| byte == 0));
     assert!(bytes == [1; 10]);
+    Ran::Done
+}
+
+fn holes_are_found_where_nothing_was_written<B: Backend>(bench: &Bench<B>) -> Ran {
+    const END: u64 = 1 << 20;
+    let file = bench.direct_file("holes");
+    let hole_from = |offset| {
+        let hole = bench.backend.first_hole(&file, offset);
+        hole.expect("it succeeds")
+    };
+    let fill = |offset, len| {
+        let written = bench.backend.write_at(
+            &file,
+            offset,
+            aligned_pattern(offset, len),
+            Durability::Durable,
+        );
+        written.expect("it succeeds");
+    };
+    assert_eq!(hole_from(0), None, "there is nothing below the end");
+    bench
+        .backend
+        .allocate_with(&file, 0, END, Allocation::Reserved)
+        .expect("there is space");
+    fill(0, 65_536);
+    let Some(hole) = hole_from(0) else {
+        return Ran::Skipped("it cannot tell where holes are".to_owned());
+    };
+    assert!(hole.start >= 65_536 && hole.end == END, "{hole:?}");
+    assert_eq!(hole_from(hole.start), Some(hole.clone()));
+    let middle = hole.start + 262_144;
+    assert_eq!(hole_from(middle), Some(middle..END));
+    fill(middle, 65_536);
+    let before = hole_from(0).expect("there is one before it, and one behind");
+    assert!(
+        before.start == hole.start && before.end <= middle,
+        "{before:?}"
+    );
+    let behind = hole_from(before.end).expect("there is one behind it");
+    assert!(
+        behind.start >= middle + 65_536 && behind.end == END,
+        "{behind:?}"
+    );
+    #[expect(clippy::cast_possible_truncation, reason = "1 MiB")]
+    fill(0, END as usize);
+    assert_eq!(hole_from(0), None);
+    assert_eq!(hole_from(END - 1), None);
+    assert_eq!(hole_from(END), None);
+    assert_eq!(hole_from(END * 2), None);
+    assert!(
+        bench
+            .backend
+            .first_hole(&file, u64::MAX)
+            .is_ok_and(|hole| hole.is_none())
+            || matches!(
+                bench.backend.first_hole(&file, u64::MAX),
+                Err(IoError::OutOfRange { .. })
+            )
+    );
     Ran::Done
 }
 

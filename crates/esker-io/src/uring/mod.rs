@@ -22,6 +22,7 @@ mod setup;
 mod submission;
 mod table;
 
+use core::ops::Range;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;

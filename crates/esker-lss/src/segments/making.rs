@@ -2,28 +2,23 @@
 //! log goes on, so that it is ready when the log needs it and takes little from those who write.
 //!
 //! Invariants:
-//! - Z1. Zeroes are written only to the file in `making`, and under its lock. Whoever takes that file
-//!   for the log takes it out of there first: nothing of the log is ever written over.
+//! - Z1. Zeroes are written here only to the file in `making`, and under its lock. Whoever takes that
+//!   file for the log takes it out of there first: nothing of the log is ever written over. What is
+//!   left to write of it is `ahead`'s then.
 //! - Z2. A file is a spare only when all its space has been written or reserved, and is durable.
 //! - Z3. Whoever holds this lock does not take that of `Growth`, which is taken before it.
+//!
+//! Z4 and Z5 are in `ahead`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use esker_buf::{AlignedBuf, Alignment, HugePages};
-use esker_io::{Action, Allocated, Backend, BackendExt, Durability, IoError, WriteMemory};
+use esker_io::{Allocated, Backend, BackendExt, IoError};
 
 use super::SegmentSet;
 use super::names::SegmentName;
 use super::space::Syncs;
+use super::zeroes::{Pace, Zeroes};
 use crate::error::SpaceError;
-
-/// How much is written at a time while nobody else wants the device.
-const SWIFT_BYTES: u64 = 1 << 20;
-
-/// How much is written at a time while the log goes on. A commit that meets such a write waits for
-/// it: it is to take less time than the commit does.
-const GENTLE_BYTES: u64 = 64 << 10;
 
 /// A spare that is being made.
 pub(super) struct Making<F> {
@@ -32,7 +27,7 @@ pub(super) struct Making<F> {
     file: F,
     /// How far it has been written. All before it was reserved at once.
     zeroed: u64,
-    zeroes: Arc<AlignedBuf>,
+    zeroes: Zeroes,
 }
 
 /// How far a spare is to be made.
@@ -42,6 +37,16 @@ pub(crate) enum Goal {
     Finished,
     /// About so many bytes, or to its end if that is less, in small writes.
     Bytes(u64),
+}
+
+impl Goal {
+    /// How much is written at a time.
+    pub(crate) fn pace(self) -> Pace {
+        match self {
+            Self::Finished => Pace::Swift,
+            Self::Bytes(_) => Pace::Gentle,
+        }
+    }
 }
 
 /// How far the making of a spare has come.
@@ -71,10 +76,7 @@ impl<B: Backend> SegmentSet<B> {
     /// [`SpaceError`]; nothing is left behind.
     pub(crate) fn begin_spare(&self) -> Result<(), SpaceError> {
         // Before the file: where there is no memory, none is left behind.
-        let alignment = self.geometry.block().max(Alignment::BLOCK);
-        #[expect(clippy::cast_possible_truncation, reason = "at most SWIFT_BYTES")]
-        let bytes = self.write_bytes(Goal::Finished) as usize;
-        let zeroes = AlignedBuf::zeroed_on(bytes, alignment, HugePages::Never)?;
+        let zeroes = Zeroes::new(&self.geometry)?;
         let number = self.growth.lock().take_number();
         let path = self.path_of(SegmentName::Unfinished(number));
         let (file, allocated) = self.create(&path)?;
@@ -85,7 +87,7 @@ impl<B: Backend> SegmentSet<B> {
                 Allocated::WrittenZeroes => self.geometry.segment_bytes(),
                 Allocated::Reserved => 0,
             },
-            zeroes: Arc::new(zeroes),
+            zeroes,
         };
         *self.making.lock() = Some(making);
         Ok(())
@@ -108,15 +110,18 @@ impl<B: Backend> SegmentSet<B> {
             return Ok(Spare::None);
         };
         if making.zeroed < segment_bytes {
-            let bytes = self.write_bytes(goal).min(segment_bytes - making.zeroed);
+            let bytes = goal.pace().bytes(&self.geometry);
+            let bytes = bytes.min(segment_bytes - making.zeroed);
             if matches!(goal, Goal::Bytes(upto) if making.zeroed + bytes > upto) {
                 return Ok(Spare::AsFarAsAsked);
             }
-            if let Err(error) = self.write_zeroes(making, bytes) {
+            let Making { file, zeroed, .. } = making;
+            if let Err(error) = making.zeroes.write(&*self.backend, file, *zeroed, bytes) {
                 let path = self.path_of(SegmentName::Unfinished(making.number));
                 *place = None;
                 return self.or_remove(&path, Err(error));
             }
+            *zeroed += bytes;
         }
         if making.zeroed < segment_bytes {
             return Ok(Spare::Behind);
@@ -164,29 +169,5 @@ impl<B: Backend> SegmentSet<B> {
         let path = self.path_of(SegmentName::Unfinished(number));
         self.or_remove(&path, syncs.watch(&mut || self.backend.sync_data(&file)))?;
         Ok(Some(path))
-    }
-
-    /// How much is written at a time: a part of a segment, and blocks. All three are powers of two.
-    fn write_bytes(&self, goal: Goal) -> u64 {
-        let bytes = match goal {
-            Goal::Finished => SWIFT_BYTES,
-            Goal::Bytes(_) => GENTLE_BYTES,
-        };
-        let block = self.geometry.block().bytes() as u64;
-        bytes.min(self.geometry.segment_bytes() / 16).max(block)
-    }
-
-    fn write_zeroes(&self, making: &mut Making<B::File>, bytes: u64) -> Result<(), IoError> {
-        #[expect(clippy::cast_possible_truncation, reason = "at most SWIFT_BYTES")]
-        let memory = WriteMemory::slice(Arc::clone(&making.zeroes), 0..bytes as usize)
-            .expect("no write is longer than the longest");
-        let action = Action::Write {
-            offset: making.zeroed,
-            memory,
-            durability: Durability::Written,
-        };
-        self.backend.execute(&making.file, action).result?;
-        making.zeroed += bytes;
-        Ok(())
     }
 }

@@ -111,13 +111,7 @@ impl<B: Backend> SegmentSet<B> {
     }
 
     fn add(&self, segment: u64, growth: &mut Growth, syncs: &dyn Syncs) -> Result<(), SpaceError> {
-        let open = self
-            .files
-            .lock()
-            .get(&segment)
-            .filter(|open| open.writable)
-            .map(|open| open.file.clone());
-        if let Some(file) = open {
+        if let Some(file) = self.writable(segment) {
             return self.complete(&file, syncs);
         }
         let path = self.path(segment);

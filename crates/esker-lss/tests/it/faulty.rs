@@ -1,6 +1,7 @@
 //! A backend that passes everything on to the blocking one, except what a test tells it to spoil.
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -161,6 +162,10 @@ impl Backend for Faulty {
             return Err(IoError::from_os(context, source));
         }
         self.inner.allocate(file, offset, len)
+    }
+
+    fn first_hole(&self, file: &FileHandle, offset: u64) -> Result<Option<Range<u64>>, IoError> {
+        self.inner.first_hole(file, offset)
     }
 
     fn truncate(&self, file: &FileHandle, len: u64) -> Result<(), IoError> {

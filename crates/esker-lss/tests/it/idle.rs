@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use esker_io::AnyBackend;
+use esker_io::{AnyBackend, Backend, FileOptions};
 use esker_lss::{Lsn, Maintenance, OpenError, Options};
 
 use crate::support::{AnyStore, all, crash, open, open_with, small};
@@ -86,6 +86,49 @@ fn await_spares(store: &AnyStore, count: u64) {
         assert!(Instant::now() < end, "no spare segment is made");
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// How many of the log's files have a hole, from its end on, as far as the file system tells.
+fn holes_ahead(dir: &Path, store: &AnyStore) -> usize {
+    let backend = AnyBackend::auto();
+    let segment_bytes = store.info().expect("info").segment_bytes;
+    let tail = store.tail().get();
+    (tail / segment_bytes..)
+        .map_while(|segment| {
+            let path = dir.join(format!("{segment:016x}.seg"));
+            let file = backend.open(&path, &FileOptions::read()).ok()?;
+            let from = tail.saturating_sub(segment * segment_bytes);
+            let hole = backend.first_hole(&file, from.next_multiple_of(4096));
+            Some(hole.expect("told").is_some())
+        })
+        .filter(|has_hole| *has_hole)
+        .count()
+}
+
+#[test]
+fn what_a_fast_log_has_only_reserved_is_written_when_it_has_calmed_down() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = || small().segment_bytes(1 << 20).spare_segments(0);
+    let store = open_with(dir.path(), options());
+    for _ in 0..600 {
+        store.append(&[7; 3000]).expect("appends");
+    }
+    store.flush().expect("flushes");
+    let holes = holes_ahead(dir.path(), &store);
+    if holes == 0 {
+        eprintln!("skipped: space that is reserved is written here, or it cannot be told");
+        return;
+    }
+    // In the next life nobody remembers how the files were made.
+    store.close().expect("closes");
+    let store = open_with(dir.path(), options());
+    assert_eq!(holes_ahead(dir.path(), &store), holes);
+    store.append_durable(b"last").expect("appends");
+    store.maintain().expect("maintains");
+    assert_eq!(holes_ahead(dir.path(), &store), 0);
+    store.append_durable(&[8; 3000]).expect("appends");
+    drop(store);
+    assert_eq!(all(&open_with(dir.path(), options())).len(), 602);
 }
 
 #[test]

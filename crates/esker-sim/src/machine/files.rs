@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::Path;
 
 use esker_io::{Allocated, Context, IoError, OperationKind};
@@ -130,6 +131,18 @@ impl Machine {
     pub(crate) fn len(&mut self, file: &Description) -> Result<u64, IoError> {
         self.check_up(|| file.context(OperationKind::Facts))?;
         Ok(self.node(file).len())
+    }
+
+    pub(crate) fn first_hole(
+        &mut self,
+        file: &Description,
+        offset: u64,
+    ) -> Result<Option<Range<u64>>, IoError> {
+        self.check_up(|| file.context(OperationKind::Facts).at(offset, 0))?;
+        match self.options.allocated {
+            Allocated::WrittenZeroes => Ok(None),
+            Allocated::Reserved => Ok(self.node(file).seen().first_hole(offset)),
+        }
     }
 
     pub(crate) fn try_lock(&mut self, file: &Description) -> Result<bool, IoError> {

@@ -3,8 +3,9 @@
 //! Each round measures, one after the other, what was asked for of:
 //! - *flat*: bare 1 MiB O_DIRECT writes, four in flight, through the `esker-io` layer's io_uring
 //!   backend, with one sync at the end, into a prewritten file and into one whose space was only
-//!   reserved, as a new segment's is, and from memory that is filled before each write; then the store appending records flat out with one flush at the
-//!   end, for every record size, number of threads, way to append and kind of segment asked for.
+//!   reserved, as a new segment's is, and into either from memory that is filled before each write; then
+//!   the store appending records flat out with one flush at the end, for every record size, number of
+//!   threads, way to append and kind of segment asked for.
 //! - *read*: reading the file sequentially; verifying, scanning and opening a store that crashed
 //!   without a checkpoint, so that all of it is read.
 //! - *durable*: bare durable 4 KiB writes of one thread; and durable appends.
@@ -26,7 +27,6 @@ use esker_io::{
 use esker_lss::{AppendError, Maintenance, Options, Store};
 
 const MIB: usize = 1 << 20;
-const SEGMENT_BYTES: usize = 64 * MIB;
 
 /// The store against the bare device.
 #[derive(Parser)]
@@ -75,6 +75,9 @@ struct Arguments {
     /// it is not given.
     #[arg(long)]
     sync_every_mib: Option<u64>,
+    /// Flat out: the size of a segment in MiB.
+    #[arg(long, default_value_t = 64)]
+    segment_mib: usize,
     /// Flat out: with the store's own maintenance thread.
     #[arg(long)]
     maintained: bool,
@@ -136,6 +139,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         if asked(Group::Flat) || asked(Group::Read) {
             for (name, prewritten, filled) in [
                 ("raw 1 MiB x 4, reserved", false, false),
+                ("raw 1 MiB x 4, reserved, filled each time", false, true),
                 ("raw 1 MiB x 4", true, false),
                 ("raw 1 MiB x 4, filled each time", true, true),
             ] {
@@ -415,11 +419,12 @@ fn append_flat_out(
     let spares = match cell.segments {
         Segments::New => 1,
         // Small records take more room than their bytes.
-        _ => (bytes + bytes / record * 16).div_ceil(SEGMENT_BYTES) + 2,
+        _ => (bytes + bytes / record * 16).div_ceil(arguments.segment_mib * MIB) + 2,
     };
     // No checkpoint is written, so that opening it again has to read it all.
     let mut options = Options::default()
         .spare_segments(spares)
+        .segment_bytes((arguments.segment_mib * MIB) as u64)
         .maintenance(Maintenance::Manual);
     if arguments.maintained {
         options = options.maintenance(Maintenance::Thread);

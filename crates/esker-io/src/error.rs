@@ -300,8 +300,9 @@ impl IoError {
     /// Reads and queries change nothing, so theirs is always determinate. A write is determinate
     /// when it was refused before it started; one that failed later may have put any part of its
     /// bytes on the device, whatever it reports as transferred. A sync that failed is
-    /// indeterminate, and stays so: a later one that succeeds says nothing of the data before.
-    /// Reserving space changes no content, so its failure is determinate.
+    /// indeterminate, and stays so: a later one that succeeds says nothing of the data before. What
+    /// makes or changes a name, a length or a hole is indeterminate where the file system may have
+    /// begun it (EIO, a full disk); opening is among them, since it may create. Reserving space changes no content, so its failure is determinate.
     #[must_use]
     pub fn fate(&self) -> Fate {
         let refused = match self {
@@ -318,8 +319,7 @@ impl IoError {
             Self::NoProgress { .. } => false,
             Self::NoSpace { context, source } | Self::Os { context, source } => {
                 match context.operation {
-                    OperationKind::Open
-                    | OperationKind::List
+                    OperationKind::List
                     | OperationKind::Facts
                     | OperationKind::Lock
                     | OperationKind::Allocate
@@ -343,6 +343,7 @@ impl IoError {
                         matches!(source.raw_os_error(), Some(libc::EBADF))
                     }
                     OperationKind::CreateDir
+                    | OperationKind::Open
                     | OperationKind::Rename
                     | OperationKind::Remove
                     | OperationKind::Punch
@@ -398,8 +399,23 @@ mod tests {
     }
 
     #[test]
-    fn only_a_write_that_was_refused_at_the_door_is_determinate() {
-        use OperationKind::{Allocate, Read, Sync, Write};
+    fn what_was_refused_at_the_door_is_determinate_and_what_may_have_begun_is_not() {
+        use OperationKind::{
+            Allocate, CreateDir, Facts, List, Lock, Open, Punch, Read, Remove, Rename, Sync,
+            SyncDir, Truncate, Write,
+        };
+        for operation in [CreateDir, Open, Rename, Remove, Punch, Truncate] {
+            let refused = error(operation, 0, libc::EACCES);
+            assert_eq!(refused.fate(), Fate::Determinate, "{refused}");
+            for errno in [libc::EIO, libc::ENOSPC] {
+                let begun = error(operation, 0, errno);
+                assert_eq!(begun.fate(), Fate::Indeterminate, "{begun}");
+            }
+        }
+        for operation in [Facts, List, Lock] {
+            let asked = error(operation, 0, libc::EIO);
+            assert_eq!(asked.fate(), Fate::Determinate, "{asked}");
+        }
         for (operation, transferred, errno, fate) in [
             (Write, 0, libc::EFBIG, Fate::Determinate),
             (Write, 512, libc::EFBIG, Fate::Indeterminate),
@@ -408,6 +424,8 @@ mod tests {
             (Allocate, 0, libc::ENOSPC, Fate::Determinate),
             (Read, 512, libc::EIO, Fate::Determinate),
             (Sync, 0, libc::EIO, Fate::Indeterminate),
+            (SyncDir, 0, libc::EIO, Fate::Indeterminate),
+            (Sync, 0, libc::EBADF, Fate::Determinate),
         ] {
             let error = error(operation, transferred, errno);
             assert_eq!(error.fate(), fate, "{error}");

@@ -8,7 +8,8 @@
 //!   kernel's takes the entries.
 //! - U2. The completion queue is touched only by the leader of [`Waiters`].
 //! - U3. The kernel holds at most one operation fewer than the completion queue has entries, so
-//!   that together with one kick they always fit: it never overflows.
+//!   that together with one kick they always fit: it never overflows. If it did, nothing would be
+//!   lost: the kernel keeps what does not fit, and whoever waits in it is given that.
 //! - U4. An operation's memory and file lie in the table from before its entry is pushed until its
 //!   last completion has been taken; the kernel knows it by index and generation.
 //! - U5. Sinks are called with neither mutex held.
@@ -321,27 +322,40 @@ mod tests {
     use crate::memory::WriteMemory;
     use crate::operation::Durability;
     use crate::sync::yield_now;
+    use io_uring::opcode;
 
-    #[test]
-    fn the_completion_queue_never_overflows() {
+    /// Longer than anything takes.
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+
+    /// A ring with four entries in each queue, and a file; `None` where there is no io_uring.
+    fn small() -> Option<(Uring, FileHandle, tempfile::TempDir)> {
         let Ok(uring) = Uring::new(UringConfig::default().entries(4).cq_entries(4)) else {
-            return println!("skipped: there is no io_uring");
+            println!("skipped: there is no io_uring");
+            return None;
         };
         let dir = tempfile::tempdir().expect("a directory");
         let options = FileOptions::read_write().create(Create::New);
-        let file = uring
-            .open(&dir.path().join("log"), &options)
-            .expect("a new file");
+        let path = dir.path().join("log");
+        let file = uring.open(&path, &options).expect("a new file");
+        Some((uring, file, dir))
+    }
+
+    fn write(file: &FileHandle, at: u64) -> Operation<FileHandle> {
+        let action = Action::Write {
+            offset: at * 10,
+            memory: WriteMemory::new(vec![1; 10]),
+            durability: Durability::Written,
+        };
+        Operation::new(file.clone(), action, drop::<Completion>)
+    }
+
+    #[test]
+    fn the_completion_queue_never_overflows() {
+        let Some((uring, file, _dir)) = small() else {
+            return;
+        };
         for _ in 0..20 {
-            let write = |at: u64| {
-                let action = Action::Write {
-                    offset: at * 10,
-                    memory: WriteMemory::new(vec![1; 10]),
-                    durability: Durability::Written,
-                };
-                Operation::new(file.clone(), action, drop::<Completion>)
-            };
-            uring.submit((0..40).map(write).collect());
+            uring.submit((0..40).map(|at| write(&file, at)).collect());
             // SAFETY: U2: nobody leads, since nobody waits.
             let completed = || unsafe { uring.ring.uring.completion_shared() }.len();
             let began = Instant::now();
@@ -357,6 +371,38 @@ mod tests {
                 assert!(!queue.cq_overflow());
             }
             uring.wait_until(&mut || uring.in_flight() == 0, None);
+        }
+        assert_eq!(uring.statistics().writes.completed, 800);
+    }
+    #[test]
+    fn what_overflows_the_completion_queue_is_not_lost() {
+        let Some((uring, file, _dir)) = small() else {
+            return;
+        };
+        let ring = &*uring.ring;
+        let nop = opcode::Nop::new().build().user_data(Token::KICK);
+        for _ in 0..20 {
+            // Nobody leads, so what fills the queue stays there.
+            for _ in 0..4 {
+                let _submission = ring.submission.lock();
+                // SAFETY: U1; and a NOP names no memory.
+                let pushed = unsafe { ring.uring.submission_shared().push(&nop) };
+                pushed.expect("an empty queue");
+                ring.enter(1).expect("it is taken");
+            }
+            uring.submit((0..40).map(|at| write(&file, at)).collect());
+            let overflows = || {
+                let _submission = ring.submission.lock();
+                // SAFETY: U1.
+                unsafe { ring.uring.submission_shared() }.cq_overflow()
+            };
+            let began = Instant::now();
+            while !overflows() {
+                assert!(began.elapsed() < Duration::from_secs(60), "it has room");
+                yield_now();
+            }
+            let over = uring.wait_until(&mut || uring.in_flight() == 0, PATIENCE);
+            assert!(over, "{} are lost", uring.in_flight());
         }
         assert_eq!(uring.statistics().writes.completed, 800);
     }

@@ -103,7 +103,7 @@ impl Ring {
 
     /// Hands `count` pushed entries to the kernel; the error that stopped it for good, and how
     /// many entries it had not taken by then.
-    fn enter(&self, count: usize) -> Result<(), (io::Error, usize)> {
+    pub(super) fn enter(&self, count: usize) -> Result<(), (io::Error, usize)> {
         if self.is_polled() {
             return self.wake_poller();
         }

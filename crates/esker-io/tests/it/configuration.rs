@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use esker_buf::{Alignment, BufferPool, HugePages};
 use esker_io::{
-    Backend, BackendExt, ConfigError, Create, Durability, FileOptions, NotOffered, Uring,
-    UringConfig, UringError,
+    Backend, BackendExt, ConfigError, Create, Durability, FileOptions, NotOffered, RegisterError,
+    Uring, UringConfig, UringError,
 };
 
 use super::traced::traced;
@@ -174,4 +175,65 @@ fn what_is_not_offered_is_refused_by_name_with_its_reason() {
             assert_eq!(ask(ask(config, true), false), config);
         }
     }
+}
+
+/// Makes the n-th call of a kind fail as on a kernel that lacks what it asks for, and runs a test.
+fn on_an_older_kernel(call: &str, number: u32, test: &str) {
+    let inject = format!("inject={call}:error=EINVAL:when={number}");
+    if let Some(log) = traced(&["-e", &inject], test) {
+        assert!(log.contains("(INJECTED)"), "{inject}: {log}");
+    }
+}
+
+/// The error of a ring that the kernel has not.
+fn lacking(config: UringConfig) -> &'static str {
+    let error = Uring::new(config).map(drop).expect_err("it is refused");
+    let UringError::Lacks { what } = error else {
+        panic!("{error:?}");
+    };
+    what
+}
+
+#[test]
+fn what_the_kernel_lacks_is_refused_by_name() {
+    for test in ["coop_taskrun", "a_polling_thread"] {
+        let test = format!("configuration::is_told_that_it_lacks_{test}");
+        on_an_older_kernel("io_uring_setup", 1, &test);
+    }
+    // The first one asks what there is.
+    for test in ["tables_of_memory", "them_only_if_it_asks"] {
+        let test = format!("configuration::is_told_that_it_lacks_{test}");
+        on_an_older_kernel("io_uring_register", 2, &test);
+    }
+}
+
+#[test]
+#[ignore = "run under strace by the test above"]
+fn is_told_that_it_lacks_coop_taskrun() {
+    let what = lacking(UringConfig::high_throughput());
+    assert!(what.contains("COOP_TASKRUN"), "{what}");
+}
+
+#[test]
+#[ignore = "run under strace by the test above"]
+fn is_told_that_it_lacks_a_polling_thread() {
+    let what = lacking(UringConfig::default().sqpoll(Some(7)));
+    assert!(what.contains("SQPOLL"), "{what}");
+}
+
+#[test]
+#[ignore = "run under strace by the test above"]
+fn is_told_that_it_lacks_tables_of_memory() {
+    let what = lacking(UringConfig::default().registered_buffers(8));
+    assert!(what.contains("registered memory"), "{what}");
+}
+
+#[test]
+#[ignore = "run under strace by the test above"]
+fn is_told_that_it_lacks_them_only_if_it_asks() {
+    let ring =
+        Uring::new(UringConfig::default()).expect("what it did not ask for it need not have");
+    let pool = BufferPool::new(1, 4096, Alignment::BLOCK, HugePages::Never).expect("memory");
+    let refused = ring.register(Box::new(pool));
+    assert!(matches!(refused, Err(RegisterError::Unsupported)));
 }

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
+use esker_buf::Alignment;
 use esker_io::{
-    AnyBackend, Backend, BackendExt, Blocking, Create, Durability, Fate, FileOptions, Uring,
-    UringConfig, conformance,
+    Allocated, Allocation, AnyBackend, Backend, BackendExt, Blocking, Create, Direct, Durability,
+    Fate, FileOptions, Punched, Uring, UringConfig, conformance,
 };
 
 use super::mounts::{Mounted, mount};
@@ -48,6 +49,54 @@ fn the_backends_conform_on_xfs() {
 #[test]
 fn the_backends_conform_on_tmpfs() {
     conforms("tmpfs", 64);
+}
+
+#[test]
+fn a_file_system_without_direct_io_or_space_to_reserve_is_written_through_the_page_cache() {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let mounted = match mount("ramfs", 64, place) {
+        Ok(mounted) => mounted,
+        Err(why) => return println!("skipped: no ramfs: {why}"),
+    };
+    suite("ramfs", &mounted, "blocking", Blocking::new);
+    if super::ring(UringConfig::default()).is_some() {
+        suite("ramfs", &mounted, "io_uring", || {
+            Uring::new(UringConfig::default()).expect("it was there just now")
+        });
+    }
+    for backend in [Some(AnyBackend::blocking()), AnyBackend::uring().ok()]
+        .into_iter()
+        .flatten()
+    {
+        let path = mounted.point.join("log");
+        let options = FileOptions::read_write()
+            .create(Create::New)
+            .direct(Direct::Try);
+        let file = backend.open(&path, &options).expect("a new file");
+        let facts = backend.facts(&file).expect("facts");
+        assert!(!facts.direct && facts.alignment == Alignment::ONE);
+        // What no direct transfer may be, durable all the same.
+        let write = backend.start_write(&file, 3, vec![5; 1001], Durability::Durable);
+        write.wait(&backend).expect("it succeeds");
+        let write = backend.write_at(&file, 1004, vec![5; 7], Durability::Durable);
+        write.expect("it succeeds");
+        for how in [Allocation::Quick, Allocation::Written, Allocation::Reserved] {
+            let allocated = backend.allocate_with(&file, 8192, 10_000, how);
+            let allocated = allocated.expect("zeroes can be written");
+            assert_eq!(allocated, Allocated::WrittenZeroes, "{how:?}");
+        }
+        let punched = backend.punch_hole(&file, 100, 200).expect("as before");
+        assert_eq!(punched, Punched::Zeroed);
+        let (count, bytes) = backend
+            .read_at(&file, 0, vec![1; 20_000])
+            .expect("it is there");
+        assert_eq!(count, 18_192);
+        for (at, byte) in bytes[..count].iter().enumerate() {
+            let written = (3..100).contains(&at) || (300..1011).contains(&at);
+            assert_eq!(*byte, if written { 5 } else { 0 }, "{at}");
+        }
+        backend.remove(&path).expect("it goes");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! System calls that fail: what passes is retried, what does not is reported, and nothing hangs.
 
 use esker_io::{
-    Action, AnyBackend, Backend, BackendExt, Completion, Create, Durability, Fate, FileHandle,
-    FileOptions, IoError, Operation, UringConfig, WriteMemory,
+    Action, Allocated, Allocation, AnyBackend, Backend, BackendExt, Completion, Create, Durability,
+    Fate, FileHandle, FileOptions, IoError, Operation, Punched, UringConfig, WriteMemory,
 };
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -229,5 +229,127 @@ fn the_ring_breaks() {
             went > 0 && refused > 0,
             "{went} went, {refused} were refused"
         );
+    }
+}
+
+/// The calls by which space is taken, in order: `w` for a command to write zeroes, `r` to reserve
+/// space, `h` for a hole, and `0` for a write of zeroes.
+fn ways(log: &str) -> String {
+    let way = |line: &str| match line {
+        line if line.contains("pwrite64(") => Some('0'),
+        line if !line.contains("fallocate(") => None,
+        line if line.contains("PUNCH_HOLE") => Some('h'),
+        // Old straces know the flag only by its number.
+        line if line.contains("0x80") || line.contains("WRITE_ZEROES") => Some('w'),
+        _ => Some('r'),
+    };
+    let ways: Vec<_> = log.lines().filter_map(way).collect();
+    ways.into_iter().collect()
+}
+
+#[test]
+fn space_is_taken_by_the_best_way_that_there_is() {
+    const TRACE: &str = "trace=fallocate,pwrite64";
+    // What the kernel knows: the command; only to reserve space; nothing.
+    for (inject, test, expected) in [
+        ("inject=fallocate:retval=0", "by_command", "wwr"),
+        (
+            "inject=fallocate:error=EOPNOTSUPP:when=1+2",
+            "by_reserving",
+            "wrwr00",
+        ),
+        (
+            "inject=fallocate:error=EOPNOTSUPP",
+            "by_writing",
+            "wr00wr00r00h0",
+        ),
+    ] {
+        let test = format!("injected::space_is_taken_{test}");
+        if let Some(log) = traced(&["-e", TRACE, "-e", inject], &test) {
+            assert_eq!(ways(&log), expected, "{inject}: {log}");
+        }
+    }
+}
+
+/// A file of the portable backend, which takes space as the other one does.
+fn blocking_file(dir: &tempfile::TempDir) -> (AnyBackend, FileHandle) {
+    files(dir).swap_remove(0)
+}
+
+/// What each way to take half a MiB made of it.
+fn taken(hows: &[Allocation]) -> Vec<Allocated> {
+    let dir = here();
+    let (backend, file) = blocking_file(&dir);
+    let take = |how: &Allocation| backend.allocate_with(&file, 0, 1 << 19, *how);
+    hows.iter()
+        .map(|how| take(how).expect("there is space"))
+        .collect()
+}
+
+#[test]
+#[ignore = "run under strace by the test above"]
+fn space_is_taken_by_command() {
+    let hows = [Allocation::Quick, Allocation::Written, Allocation::Reserved];
+    let zeroes = Allocated::WrittenZeroes;
+    assert_eq!(taken(&hows), [zeroes, zeroes, Allocated::Reserved]);
+}
+
+#[test]
+#[ignore = "run under strace by the test above"]
+fn space_is_taken_by_reserving() {
+    let hows = [Allocation::Quick, Allocation::Written];
+    assert_eq!(
+        taken(&hows),
+        [Allocated::Reserved, Allocated::WrittenZeroes]
+    );
+}
+
+#[test]
+#[ignore = "run under strace by the test above"]
+fn space_is_taken_by_writing() {
+    let hows = [Allocation::Quick, Allocation::Written, Allocation::Reserved];
+    assert_eq!(taken(&hows), [Allocated::WrittenZeroes; 3]);
+    let dir = here();
+    let (backend, file) = blocking_file(&dir);
+    backend.truncate(&file, 1000).expect("it succeeds");
+    let punched = backend.punch_hole(&file, 10, 5000).expect("it succeeds");
+    assert_eq!(punched, Punched::Zeroed);
+    assert_eq!(backend.facts(&file).expect("facts").len_bytes, 1000);
+}
+
+#[test]
+fn what_may_have_changed_a_name_or_a_length_is_indeterminate() {
+    let inject = "inject=fsync,rename,unlink,ftruncate,fallocate:error=EIO";
+    with_faults(&[inject], "injected::nothing_changes_for_sure");
+}
+
+#[test]
+#[ignore = "run under strace by the test above"]
+fn nothing_changes_for_sure() {
+    let dir = here();
+    for (number, (backend, file)) in files(&dir).into_iter().enumerate() {
+        let path = dir.path().join(format!("log-{number}"));
+        let taken = backend.allocate(&file, 0, 4096);
+        for (what, result, fate) in [
+            ("sync", backend.sync_dir(dir.path()), Fate::Indeterminate),
+            (
+                "rename",
+                backend.rename(&path, &dir.path().join("other")),
+                Fate::Indeterminate,
+            ),
+            ("remove", backend.remove(&path), Fate::Indeterminate),
+            ("cut", backend.truncate(&file, 10), Fate::Indeterminate),
+            (
+                "punch",
+                backend.punch_hole(&file, 0, 10).map(drop),
+                Fate::Indeterminate,
+            ),
+            // Content is what it was, whatever space was taken.
+            ("allocate", taken.map(drop), Fate::Determinate),
+        ] {
+            let error = result.expect_err(what);
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "{what}: {error}");
+            assert_eq!(error.fate(), fate, "{what}: {error}");
+        }
     }
 }

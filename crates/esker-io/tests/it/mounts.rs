@@ -41,13 +41,14 @@ pub(crate) fn mount(kind: &str, mib: u64, place: &Path) -> Result<Mounted, Strin
     let dir = tempfile::tempdir_in(place).map_err(|error| error.to_string())?;
     let (image, point) = (dir.path().join("image"), dir.path().join("point"));
     std::fs::create_dir(&point).map_err(|error| error.to_string())?;
-    if kind == "tmpfs" {
+    if kind == "tmpfs" || kind == "ramfs" {
+        // The other one takes what it is given, and knows no bound.
         let size = format!("size={mib}m");
         run(
             "mount",
             &[
                 "-t".as_ref(),
-                "tmpfs".as_ref(),
+                kind.as_ref(),
                 "-o".as_ref(),
                 size.as_ref(),
                 "none".as_ref(),

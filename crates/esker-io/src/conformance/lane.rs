@@ -102,10 +102,9 @@ fn a_failure_stops_a_serialised_lane<B: Backend>(bench: &Bench<B>) -> Ran {
 fn chain<B: Backend>(lane: &Arc<Lane<B>>, file: &B::File, left: usize, ended: Arc<AtomicUsize>) {
     let (again, next) = (Arc::clone(lane), file.clone());
     let sink = move |_: Completion| {
+        ended.fetch_add(1, SeqCst);
         if left > 0 {
             chain(&again, &next, left - 1, ended);
-        } else {
-            ended.fetch_add(1, SeqCst);
         }
     };
     // Refused writes fail the lane at once; what follows goes through its shortest way.
@@ -121,7 +120,7 @@ fn a_serialised_lane_may_grow_from_its_sinks<B: Backend>(bench: &Bench<B>) -> Ra
         let lane = Arc::new(Lane::new(Arc::clone(&bench.backend), Ordering::Serialised));
         let ended = Arc::new(AtomicUsize::new(0));
         chain(&lane, &file, 5000, Arc::clone(&ended));
-        bench.wait("the end of the chain", || ended.load(SeqCst) == 1);
+        bench.wait_for_chain(&ended, 5001);
     }
     Ran::Done
 }

@@ -28,7 +28,7 @@ use crate::backend::{Backend, Create, Direct, FileOptions};
 use crate::ext::Pending;
 use crate::memory::{ReadMemory, WriteMemory};
 use crate::operation::{Action, Completion, Durability, Operation};
-use crate::sync::{Arc, Mutex, channel, thread};
+use crate::sync::{Arc, AtomicUsize, Mutex, SeqCst, channel, thread};
 
 use esker_buf::{AlignedBuf, Alignment};
 
@@ -198,6 +198,21 @@ impl<B: Backend> Bench<B> {
             self.backend.wait_until(&mut ready, Some(PATIENCE)),
             "{what} has not come about in {PATIENCE:?}"
         );
+    }
+
+    /// Waits until so many have ended that come one after the other: as long as it takes, as long as
+    /// they go on ending.
+    fn wait_for_chain(&self, ended: &AtomicUsize, count: usize) {
+        let mut before = 0;
+        let mut all = || ended.load(SeqCst) == count;
+        while !self.backend.wait_until(&mut all, Some(PATIENCE)) {
+            let now = ended.load(SeqCst);
+            assert!(
+                now > before,
+                "after {now} of {count} none has ended in {PATIENCE:?}"
+            );
+            before = now;
+        }
     }
 
     /// Waits in the other way, but not for ever.

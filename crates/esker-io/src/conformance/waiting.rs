@@ -122,10 +122,9 @@ fn chain<B: Backend>(backend: &Arc<B>, file: &B::File, left: usize, ended: Arc<A
         ),
         move |done: Completion| {
             done.result.expect("it succeeds");
+            ended.fetch_add(1, SeqCst);
             if left > 0 {
                 chain(&again, &next, left - 1, ended);
-            } else {
-                ended.fetch_add(1, SeqCst);
             }
         },
     );
@@ -137,7 +136,7 @@ fn sinks_may_submit_without_end<B: Backend>(bench: &Bench<B>) -> Ran {
     let ended = Arc::new(AtomicUsize::new(0));
     // Deep enough to overflow the stack if each were to run within the one before.
     chain(&bench.backend, &file, 5000, Arc::clone(&ended));
-    bench.wait("the end of the chain", || ended.load(SeqCst) == 1);
+    bench.wait_for_chain(&ended, 5001);
     Ran::Done
 }
 

@@ -247,6 +247,11 @@ mod tests {
         assert_eq!(counts.most.len(), 2);
     }
 
+    fn injected(counts: &Counts) -> Vec<String> {
+        let faults = faults(counts).into_iter();
+        faults.map(|fault| fault.what).collect()
+    }
+
     #[test]
     fn what_is_mapped_before_the_program_begins_is_left_alone() {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -256,12 +261,8 @@ mod tests {
         let mut counts = count(file.path()).unwrap();
         assert_eq!(counts.mapped_to_load, 2);
         counts.most.remove("sigaltstack");
-        let faults: Vec<_> = faults(&counts)
-            .into_iter()
-            .map(|fault| fault.what)
-            .collect();
         assert_eq!(
-            faults,
+            injected(&counts),
             [
                 "signal=SIGKILL:when=3",
                 "error=ENOMEM:when=3",
@@ -290,12 +291,8 @@ mod tests {
             most: BTreeMap::from([("poll".to_owned(), 1)]),
             ..Counts::default()
         };
-        let faults: Vec<_> = faults(&counts)
-            .into_iter()
-            .map(|fault| fault.what)
-            .collect();
         assert_eq!(
-            faults,
+            injected(&counts),
             [
                 "signal=SIGKILL:when=1",
                 "error=EINTR:when=1",

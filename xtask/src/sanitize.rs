@@ -12,20 +12,20 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::canary::{self, Catcher};
 use crate::suite::{Part, Suite, SuiteError, Tally};
+use crate::test;
 use crate::workspace::{Workspace, run_tests};
 
 pub(crate) const SUITE: Suite = Suite {
     name: "sanitize",
-    proves: "In the tests of the ring, the I/O layer and the store, and of the simulated disk's \
-             threads, AddressSanitizer sees no access outside of live memory, and ThreadSanitizer no \
-             data race; with --canaries, that each sees the known bugs that are \
-             listed for it",
+    proves: "In the tests and examples of every layer AddressSanitizer sees no access outside of \
+             live memory, and in those that run threads ThreadSanitizer no data race; with \
+             --canaries, that each sees the known bugs that are listed for it",
     needs: "a nightly toolchain; for `thread` its component rust-src",
     quick: "cargo xtask sanitize address --package esker-ring",
     long: "cargo xtask sanitize; cargo xtask sanitize --canaries",
     args: |command| {
         let names = SANITIZERS.iter().map(|sanitizer| sanitizer.name);
-        let packages = PACKAGES.iter().map(|(package, _)| *package);
+        let packages = PACKAGES.iter().map(|package| package.name);
         command
             .arg(
                 Arg::new("sanitizer")
@@ -59,6 +59,10 @@ struct Sanitizer {
     options: (&'static str, &'static str),
     /// Whether it has to see into the standard library.
     builds_std: bool,
+    /// Tests that it can't run, by what their names contain, and why.
+    leaves_out: &'static [(&'static str, &'static str)],
+    /// Whether it looks at what threads do to each other, and at nothing else.
+    wants_threads: bool,
 }
 
 const SANITIZERS: &[Sanitizer] = &[
@@ -71,6 +75,8 @@ const SANITIZERS: &[Sanitizer] = &[
             "detect_leaks=0:detect_stack_use_after_return=1",
         ),
         builds_std: false,
+        leaves_out: &[],
+        wants_threads: false,
     },
     Sanitizer {
         name: "thread",
@@ -78,16 +84,49 @@ const SANITIZERS: &[Sanitizer] = &[
         // A test binary ends with its first report: the next ones are as a rule the same.
         options: ("TSAN_OPTIONS", "halt_on_error=1:second_deadlock_stack=1"),
         builds_std: true,
+        leaves_out: &[(
+            "forking::",
+            "its runtime lets no child of a process with threads start threads of its own",
+        )],
+        wants_threads: true,
     },
 ];
 
-/// Packages, and which of their tests; all where none is named.
-const PACKAGES: &[(&str, &[&str])] = &[
-    ("esker-ring", &[]),
-    ("esker-io", &[]),
-    ("esker-lss", &[]),
-    // The others run the store in one thread.
-    ("esker-sim", &["threads::"]),
+/// A package, and what of it is run.
+struct Package {
+    name: &'static str,
+    targets: &'static [&'static str],
+    /// Which of its tests are worth a look at what threads do; all where none is named.
+    threads: &'static [&'static str],
+}
+
+const PACKAGES: &[Package] = &[
+    Package {
+        name: "esker-buf",
+        targets: &["--lib"],
+        threads: &[],
+    },
+    Package {
+        name: "esker-ring",
+        targets: &["--lib", "--test", "it"],
+        threads: &[],
+    },
+    Package {
+        name: "esker-io",
+        targets: &["--lib", "--test", "it"],
+        threads: &[],
+    },
+    Package {
+        name: "esker-lss",
+        targets: &["--lib", "--test", "it"],
+        threads: &[],
+    },
+    Package {
+        name: "esker-sim",
+        targets: &["--lib", "--test", "it"],
+        // The others run the store in one thread.
+        threads: &["threads::"],
+    },
 ];
 
 fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
@@ -107,18 +146,26 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
                 continue;
             }
         };
-        let tests = |package: &str| tests(workspace, sanitizer, &target, package);
+        let build = Build {
+            workspace,
+            sanitizer,
+            target,
+        };
         if matches.get_flag("canaries") {
-            tally += canary::run(workspace, sanitizer.catcher, tests)?;
+            tally += canary::run(workspace, sanitizer.catcher, |name| {
+                let package = PACKAGES.iter().find(|package| package.name == name);
+                build.tests(package.expect("every canary is of one of them"))
+            })?;
             continue;
         }
         let packages = PACKAGES
             .iter()
-            .filter(|(name, _)| package.is_none_or(|package| package == name));
-        for (name, filters) in packages {
-            let mut command = tests(name);
-            command.arg("--").args(*filters);
-            tally += run_tests(command)?.1;
+            .filter(|one| package.is_none_or(|package| package == one.name));
+        for package in packages {
+            tally += build.run(package)?;
+        }
+        for (name, why) in sanitizer.leaves_out {
+            tally.skip(&format!("{name} under {}", sanitizer.name), why);
         }
     }
     Ok(tally)
@@ -156,21 +203,61 @@ fn output(command: &mut Command) -> Option<String> {
     output.status.success().then_some(printed)
 }
 
-fn tests(workspace: &Workspace, sanitizer: &Sanitizer, target: &str, package: &str) -> Command {
-    let mut command = workspace.nightly("cargo", &["test", "--locked", "--target", target]);
-    if sanitizer.builds_std {
-        command.arg("-Zbuild-std");
+/// How a sanitizer's programs are built and run.
+struct Build<'a> {
+    workspace: &'a Workspace,
+    sanitizer: &'a Sanitizer,
+    target: String,
+}
+
+impl Build<'_> {
+    /// The tests and the examples of a package.
+    fn run(&self, package: &Package) -> Result<Tally, SuiteError> {
+        let mut tests = self.tests(package);
+        tests.arg("--");
+        if self.sanitizer.wants_threads {
+            tests.args(package.threads);
+        }
+        for (name, _) in self.sanitizer.leaves_out {
+            tests.args(["--skip", name]);
+        }
+        let mut tally = run_tests(tests)?.1;
+        for (name, example) in test::examples(self.workspace) {
+            if name == package.name {
+                tally.count(test::passes(self.cargo("run", package), &example)?);
+            }
+        }
+        Ok(tally)
     }
-    let (name, options) = sanitizer.options;
-    command
-        .args(["--all-features", "--package", package])
-        .args(["--lib", "--test", "it", "--target-dir"])
-        .arg(workspace.target_dir("sanitize").join(sanitizer.name))
-        .env("RUSTFLAGS", format!("-Zsanitizer={}", sanitizer.name))
-        // Debug assertions stay on; what is not optimised at all takes several times as long.
-        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
-        // What a report names is a file and a line.
-        .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only")
-        .env(name, options);
-    command
+
+    fn tests(&self, package: &Package) -> Command {
+        let mut command = self.cargo("test", package);
+        command.args(package.targets);
+        command
+    }
+
+    fn cargo(&self, what: &str, package: &Package) -> Command {
+        let Sanitizer {
+            name,
+            options: (variable, options),
+            builds_std,
+            ..
+        } = self.sanitizer;
+        let mut command = self
+            .workspace
+            .nightly("cargo", &[what, "--locked", "--target", &self.target]);
+        if *builds_std {
+            command.arg("-Zbuild-std");
+        }
+        command
+            .args(["--all-features", "--package", package.name, "--target-dir"])
+            .arg(self.workspace.target_dir("sanitize").join(name))
+            .env("RUSTFLAGS", format!("-Zsanitizer={name}"))
+            // Debug assertions stay on; what is not optimised at all takes several times as long.
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+            // What a report names is a file and a line.
+            .env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only")
+            .env(variable, options);
+        command
+    }
 }

@@ -1,5 +1,7 @@
 //! `test`: every test of the workspace, and the examples of every layer.
 
+use std::process::Command;
+
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::canary::{self, Catcher};
@@ -43,19 +45,25 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
     let (_, mut tally) = run_tests(tests)?;
     for (package, example) in examples(workspace) {
         let mut command = workspace.cargo(&["run", "--quiet", "--all-features", "--package"]);
-        command.args([&package, "--example", &example]);
-        announce(&command);
-        let passed = command.status()?.success();
-        if !passed {
-            println!("FAILED: example {example} of {package}");
-        }
-        tally.count(passed);
+        command.arg(package);
+        tally.count(passes(command, &example)?);
     }
     Ok(tally)
 }
 
+/// Whether an example passes, run by a cargo command that lacks its name alone.
+pub(crate) fn passes(mut command: Command, example: &str) -> Result<bool, SuiteError> {
+    command.args(["--example", example]);
+    announce(&command);
+    let passed = command.status()?.success();
+    if !passed {
+        println!("FAILED: example {example}");
+    }
+    Ok(passed)
+}
+
 /// Package and name of every example of the packages below `crates/`.
-fn examples(workspace: &Workspace) -> Vec<(String, String)> {
+pub(crate) fn examples(workspace: &Workspace) -> Vec<(String, String)> {
     let crates = workspace.root.join("crates");
     let packages = workspace.metadata.workspace_packages();
     let mut examples: Vec<_> = packages

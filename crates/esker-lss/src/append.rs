@@ -231,6 +231,7 @@ impl<B: Backend> Core<B> {
     ) -> Result<Result<Lsn, E>, AppendError> {
         let block = self.geometry.block();
         let padded_bytes = (slot::HEADER_BYTES + len).next_multiple_of(block.bytes());
+        self.wait_for_window(padded_bytes as u64)?;
         let mut memory =
             AlignedBuf::zeroed_on(padded_bytes, block.max(Alignment::BLOCK), HugePages::Try)?;
         let mut tries = 0;
@@ -294,6 +295,27 @@ impl<B: Backend> Core<B> {
             self.await_ring(wait);
         }
         Ok(self.check_poison()?)
+    }
+
+    /// Waits until a slot of so many bytes, with everything before it that is not written, takes no
+    /// more than the window, or until there is nothing before it. What lies past the window could not
+    /// be on its way yet, and would only take memory.
+    fn wait_for_window(&self, padded_bytes: u64) -> Result<(), AppendError> {
+        loop {
+            let written = self.written.lsn();
+            // Everything before the open buffer is sealed, and is written without anybody's help (D5).
+            let (_, base) = self.ring.current();
+            let before = base.saturating_sub(written);
+            if before == 0 || before.saturating_add(padded_bytes) <= self.geometry.window_bytes() {
+                return Ok(());
+            }
+            self.check_alive()?;
+            self.check_poison()?;
+            self.backend.wait_until(
+                &mut || self.written.lsn() > written || self.poison.get().is_some(),
+                None,
+            );
+        }
     }
 
     /// Waits until what was in the way in the ring is gone, or the store is poisoned; completes

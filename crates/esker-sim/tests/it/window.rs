@@ -33,6 +33,35 @@ pub(crate) fn check(model: &Model, store: &Store<Sim>) {
     assert!(end <= most, "{end} is written, and {durable} durable");
 }
 
+/// Records that are larger than a buffer, and that nobody waits for, take no more memory than the window
+/// has room for, and one of them: what lies behind could not be written yet.
+#[test]
+fn large_records_take_no_more_memory_than_the_window() {
+    let options = small(Ordering::TailLocalised)
+        .buffers(16)
+        .window_slots(64)
+        .max_record_bytes(4 * SEGMENT_BYTES);
+    for seed in 0..2 {
+        let sim = Sim::with(SimOptions::new(seed).alone(true));
+        let mut model = Model::default();
+        let store = recover(&sim, &options, &mut model, End::Power).expect("opens");
+        let window = store.info().expect("info").window_bytes;
+        let mut most = 0;
+        while store.tail().get() < 3 * window {
+            let payload = model.payload(200_000);
+            let lsn = store.append(&payload).expect("appends");
+            model.appended(lsn, payload);
+            most = most.max(store.tail().get() - store.written().get());
+        }
+        assert!(most <= window + 4 * SEGMENT_BYTES, "{most} of {window}");
+        assert!(
+            most + 4 * SEGMENT_BYTES > window,
+            "it is full at times: {most}"
+        );
+        goes_on(&sim, &options, store, &mut model, &[700]);
+    }
+}
+
 /// Of records that nobody waits to be durable, so large that the window is full of bytes long before
 /// it is full of slots, a crash takes the first and leaves the last.
 #[test]

@@ -5,9 +5,12 @@
 //! flight; 256 KiB writes, 8 in flight; random 4 KiB reads with 1, 8 and 32 in flight; and durable
 //! 4 KiB writes of one thread, one after the other. Each load goes through the bare interface and
 //! through the layer, with the same options and the same offsets, and besides in each way that is
-//! said to be faster: registered memory, a blocking call where only one is in flight, and, by the bare
+//! said to be faster: registered memory, huge pages (the plain way is through the layer with ordinary
+//! ones), a blocking call where only one is in flight, and, by the bare
 //! interface only, because they were found wanting, a registered file, a ring of a single submitter,
-//! and waiting for a quarter of the completions at a time; and through the backend without a ring. The ways take turns, in rounds; the medians are compared.
+//! and waiting for a quarter of the completions at a time; and through the backend without a ring. Last,
+//! 1 MiB writes that are made durable every 8 MiB: by a sync that the writes wait for, or by one in flight
+//! with the writes behind it. The ways take turns, in rounds; the medians are compared.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
@@ -18,8 +21,8 @@ use clap::Parser;
 use esker_benches::{Rounds, cpu_time, timed};
 use esker_buf::{AlignedBuf, Alignment, BufferPool, HugePages, IoRegion, PoolBuf};
 use esker_io::{
-    Action, Backend, Blocking, Completion, Create, Direct, Durability, FileHandle, FileOptions,
-    Operation, ReadMemory, Uring, UringConfig, WriteMemory,
+    Action, Backend, BackendExt, Blocking, Completion, Create, Direct, Durability, FileHandle,
+    FileOptions, Operation, Pending, ReadMemory, Uring, UringConfig, WriteMemory,
 };
 use io_uring::{IoUring, opcode, squeue, types};
 use parking_lot::Mutex;
@@ -85,7 +88,11 @@ const fn load(name: &'static str, is_read: bool, block: usize, depth: usize) -> 
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Bare(Bare),
-    Ring { registered: bool },
+    Ring {
+        registered: bool,
+    },
+    /// Through the ring, with buffers on ordinary pages.
+    Ordinary,
     Execute,
     Threads,
 }
@@ -142,6 +149,9 @@ fn ways(load: &Load) -> Vec<(&'static str, Way)> {
             ..PLAIN
         };
         ways.push(("bare, a quarter at a time", Way::Bare(gather)));
+    }
+    if load.block >= MIB / 4 {
+        ways.push(("layer, ordinary pages", Way::Ordinary));
     }
     if load.depth == 1 {
         ways.push(("layer, execute", Way::Execute));
@@ -207,6 +217,9 @@ fn main() -> Result<()> {
     if "durable 4 KiB".contains(&arguments.only) {
         durable(&place, &arguments)?;
     }
+    if SYNCED.contains(&arguments.only) {
+        synced(&place, &arguments)?;
+    }
     Ok(())
 }
 
@@ -219,7 +232,11 @@ fn print(name: &str, ways: &[(&'static str, Way)], rates: &Rounds, costs: &Round
 
 /// Operations a second, and microseconds of CPU time for each.
 fn cell(place: &Place, load: &Load, way: Way, offsets: &[u64]) -> Result<(f64, f64)> {
-    let pool = BufferPool::new(load.depth, load.block, Alignment::BLOCK, HugePages::Try)?;
+    let pages = match way {
+        Way::Ordinary => HugePages::Never,
+        _ => HugePages::Try,
+    };
+    let pool = BufferPool::new(load.depth, load.block, Alignment::BLOCK, pages)?;
     let options = FileOptions::read_write().direct(Direct::Try);
     let mut cpu = cpu_time();
     let (time, result) = match way {
@@ -237,9 +254,9 @@ fn cell(place: &Place, load: &Load, way: Way, offsets: &[u64]) -> Result<(f64, f
                 )
             })
         }
-        Way::Ring { registered } => {
+        Way::Ring { .. } | Way::Ordinary => {
             let backend = &place.plain;
-            let held = if registered {
+            let held = if way == (Way::Ring { registered: true }) {
                 Some(backend.register(Box::new(pool.clone()))?)
             } else {
                 None
@@ -472,6 +489,98 @@ fn durable(place: &Place, arguments: &Arguments) -> Result<()> {
     for rounds in [rates, costs] {
         rounds.print(names[0]);
     }
+    Ok(())
+}
+
+const SYNCED: &str = "write 1 MiB x 4, durable every 8 MiB";
+
+/// When the writes of a cell are made durable.
+#[derive(Clone, Copy, PartialEq)]
+enum Syncs {
+    None,
+    /// Each is waited for before anything more is written.
+    Stopping,
+    /// In flight with the writes that come after what they cover.
+    Overlapped,
+}
+
+/// Writes with a data sync every 8 MiB.
+fn synced(place: &Place, arguments: &Arguments) -> Result<()> {
+    let options = FileOptions::read_write().direct(Direct::Try);
+    let file = place.plain.open(&place.path, &options)?;
+    let (mut rates, mut costs) = (Rounds::default(), Rounds::default());
+    let ways = [
+        ("waiting for each sync", Syncs::Stopping),
+        ("syncs overlapped", Syncs::Overlapped),
+        ("no sync but the last", Syncs::None),
+    ];
+    let pool = BufferPool::new(4, MIB, Alignment::BLOCK, HugePages::Try)?;
+    for round in 0..arguments.rounds {
+        for turn in 0..ways.len() {
+            let (name, syncs) = ways[(turn + round) % ways.len()];
+            let cpu = cpu_time();
+            let (time, result) =
+                timed(|| write_and_sync(&place.plain, &file, &pool, arguments.mebibytes, syncs));
+            result?;
+            let count = arguments.mebibytes as f64;
+            rates.add(name, "MiB/s", count / time.as_secs_f64());
+            costs.add(
+                name,
+                "us CPU",
+                (cpu_time() - cpu).as_secs_f64() * 1e6 / count,
+            );
+        }
+    }
+    println!("\n== {SYNCED}");
+    for rounds in [rates, costs] {
+        rounds.print(ways[0].0);
+    }
+    Ok(())
+}
+
+/// Writes so many MiB, four in flight, all durable when it returns.
+fn write_and_sync(
+    backend: &Uring,
+    file: &FileHandle,
+    pool: &BufferPool,
+    count: usize,
+    syncs: Syncs,
+) -> Result<()> {
+    const EVERY: usize = 8;
+    let mut pending = VecDeque::new();
+    let mut sync = None;
+    for number in 0..count {
+        let buf = match pool.take() {
+            Some(buf) => buf,
+            None => pending
+                .pop_front()
+                .map(|write: Pending<_>| write.wait(backend))
+                .ok_or("lost")??,
+        };
+        let offset = (number * MIB) as u64;
+        pending.push_back(backend.start_write(file, offset, buf, Durability::Written));
+        if (number + 1) % EVERY > 0 || syncs == Syncs::None {
+            continue;
+        }
+        if syncs == Syncs::Stopping {
+            for write in pending.drain(..) {
+                write.wait(backend)?;
+            }
+            backend.sync_data(file)?;
+            continue;
+        }
+        // It covers what has completed by now, so all but the last few.
+        if let Some(earlier) = sync.replace(backend.start_sync(file)) {
+            earlier.wait(backend)?;
+        }
+    }
+    for write in pending {
+        write.wait(backend)?;
+    }
+    if let Some(sync) = sync {
+        sync.wait(backend)?;
+    }
+    backend.sync_data(file)?;
     Ok(())
 }
 

@@ -129,8 +129,14 @@ impl Tenancy {
     pub(crate) fn begin(&self, seq: u64, base: u64) {
         // Release, both: a snapshot that reads either value also sees the claim before it (E5),
         // and one that reads `seq` sees `base`. (A fence before the claim passes on nearly as much,
-        // but an extent has none there.) For reservers the word's Release does it (E2).
-        self.base.store(base, Ordering::Release);
+        // but an extent has none there, and whoever finds the ring full and opens it may have none.)
+        // For reservers the word's Release does it (E2).
+        let ordering = if cfg!(esker_canary = "base-relaxed") {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
+        self.base.store(base, ordering);
         self.seq.store(seq, Ordering::Release);
     }
 
@@ -143,14 +149,24 @@ impl Tenancy {
         self.end.store(end, Ordering::Relaxed);
         // Release: who reads a later tenancy's value ahead of its checks also sees the claims in
         // between, and so fails those checks (E5).
-        self.next_base.store(next_base, Ordering::Release);
+        let ordering = if cfg!(esker_canary = "next-base-relaxed") {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
+        self.next_base.store(next_base, ordering);
         // Release: whoever sees the tenancy closed sees its end and next base (E1).
         self.closed.store(seq, Ordering::Release);
     }
 
     pub(crate) fn free_for(&self, seq: u64) {
         // Release: passes the flusher's last access to the memory on to the next opener (E6).
-        self.freed.store(seq, Ordering::Release);
+        let ordering = if cfg!(esker_canary = "freed-relaxed") {
+            Ordering::Relaxed
+        } else {
+            Ordering::Release
+        };
+        self.freed.store(seq, ordering);
     }
 
     #[inline]

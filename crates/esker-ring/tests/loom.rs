@@ -77,6 +77,9 @@ models! {
     the_tail_never_sinks: 1,
     an_extent_takes_the_slot_of_another: 2,
     a_seal_meets_an_inserter: 1,
+    a_position_is_not_of_a_later_end: 1,
+    a_position_is_not_of_a_later_base: 1,
+    a_writer_comes_after_the_flusher_of_its_slot: 2,
 }
 
 /// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says

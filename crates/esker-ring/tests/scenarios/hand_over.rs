@@ -128,3 +128,18 @@ pub(crate) fn a_dropped_reservation_leaves_an_orphan() {
     join(dropper);
     finish(&ring, &sink, &written);
 }
+
+/// E6: the recycler frees a slot while somebody else opens it, and a third thread writes there.
+/// What the flusher has read comes before that.
+pub(crate) fn a_writer_comes_after_the_flusher_of_its_slot() {
+    let (ring, sink) = (ring(2, 2, u64::MAX), Sink::new());
+    let (first, one) = take_sealed(&ring, 1);
+    let two = append(&ring, &sink, 2);
+    let flusher = spawn(&ring, &sink, move |_, sink| sink.take(first));
+    let writer = spawn(&ring, &sink, |ring, sink| try_append(ring, sink, 3));
+    seal(&ring, &sink);
+    join(flusher);
+    let mut written = vec![one, two];
+    written.extend(join(writer));
+    finish(&ring, &sink, &written);
+}

@@ -75,6 +75,9 @@ macro_rules! every_scenario {
                 the_tail_never_sinks,
                 an_extent_takes_the_slot_of_another,
                 a_seal_meets_an_inserter,
+                a_position_is_not_of_a_later_end,
+                a_position_is_not_of_a_later_base,
+                a_writer_comes_after_the_flusher_of_its_slot,
             ],
             large: [
                 a_late_extent_finds_no_slot,

@@ -1,6 +1,8 @@
 //! Looks at the ring that hold nothing, and pins.
 
-use esker_ring::PinCommitted;
+use std::time::Duration;
+
+use esker_ring::{PinCommitted, TryReserve};
 
 use super::steps::*;
 
@@ -66,6 +68,51 @@ pub(crate) fn a_position_is_of_one_moment() {
     }
     let written: Vec<_> = join(mover).into_iter().flatten().collect();
     finish(&ring, &sink, &written);
+}
+
+/// E5: a look that has found its buffer closed reads the end of the one that came into its slot
+/// since, from a sealer that knows all that the mover does, and has no fence behind it yet.
+pub(crate) fn a_position_is_not_of_a_later_end() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let (first, one) = take_sealed(&ring, 1);
+    let (second, two) = take_sealed(&ring, 2);
+    let reader = spawn(&ring, &sink, belongs_together);
+    sink.take(first);
+    let (third, three) = take_sealed(&ring, 3);
+    sink.take(second);
+    let four = append(&ring, &sink, 4);
+    join(spawn(&ring, &sink, seal));
+    join(reader);
+    sink.take(third);
+    finish(&ring, &sink, &[one, two, three, four]);
+}
+
+/// E5: the same where it reads the base of a later buffer, from an opener that has no fence behind
+/// it: one that finds the slot free a moment before the recycler looks.
+pub(crate) fn a_position_is_not_of_a_later_base() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let one = append(&ring, &sink, 1);
+    let reader = spawn(&ring, &sink, belongs_together);
+    let first = seal_and_hold(&ring).expect("nobody else seals");
+    let (second, two) = take_sealed(&ring, 2);
+    let Ok(TryReserve::Full(wait)) = ring.try_reserve(RECORD) else {
+        panic!("both are held");
+    };
+    let opener = spawn(&ring, &sink, move |ring, _| {
+        ring.wait(&wait, Some(Duration::ZERO));
+    });
+    first.recycle();
+    join(opener);
+    join(reader);
+    second.recycle();
+    assert_eq!(ring.tail(), BASE + 32 + HEADER as u64, "nobody opened");
+    assert_eq!((one.0, two.0), (BASE + 8, BASE + 24));
+}
+
+/// Where the log stands, of a ring whose buffers hold one record each.
+fn belongs_together(ring: &Ring, _: &Sink) {
+    let (seq, base) = ring.current();
+    assert_eq!(base, BASE + 16 * seq.get(), "of two moments");
 }
 
 /// R4, E5: what a look that holds nothing shows never goes back.

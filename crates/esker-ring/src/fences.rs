@@ -41,10 +41,27 @@ impl Fences {
     /// The side taken seldom.
     pub(crate) fn heavy(self) {
         fence(Ordering::SeqCst);
-        if self == Self::Asymmetric {
-            // A kernel that has granted it refuses only behind a filter on system calls that came
-            // later. The fence above is what is left then.
-            let _refused = !membarrier::on_every_thread();
-        }
+        // A kernel that has granted it refuses only behind a filter on system calls that came
+        // later. The fence above is what is left then.
+        let _refused = !self.on_every_thread();
+    }
+
+    /// The barrier that the light side leaves to this one, if it does. Whether it was made.
+    fn on_every_thread(self) -> bool {
+        self == Self::Asymmetric && membarrier::on_every_thread()
+    }
+}
+
+#[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
+mod tests {
+    use super::*;
+
+    /// Where the kernel does not have the call nothing is asymmetric.
+    #[test]
+    fn the_barrier_is_made_where_the_light_side_makes_none() {
+        let cheapest = Fences::cheapest();
+        assert_eq!(cheapest == Fences::Asymmetric, membarrier::register());
+        assert_eq!(cheapest.on_every_thread(), cheapest == Fences::Asymmetric);
+        assert!(!Fences::Symmetric.on_every_thread());
     }
 }

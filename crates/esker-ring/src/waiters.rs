@@ -164,3 +164,20 @@ impl Drop for Registered<'_> {
         self.0.registered.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(all(test, not(esker_loom)))]
+mod tests {
+    use super::*;
+
+    /// Else every movement of the ring would take the lock, for ever.
+    #[test]
+    fn nobody_is_counted_who_waits_no_longer() {
+        let waiters = Waiters::new();
+        assert!(waiters.notify(Waker::noop(), || false));
+        assert_eq!(waiters.registered.load(Ordering::Relaxed), 1);
+        waiters.wake_all();
+        assert_eq!(waiters.registered.load(Ordering::Relaxed), 0);
+        assert!(!waiters.wait(Some(Duration::ZERO), || false));
+        assert_eq!(waiters.registered.load(Ordering::Relaxed), 0);
+    }
+}

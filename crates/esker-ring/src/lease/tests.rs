@@ -86,6 +86,11 @@ fn a_lease_of_another_tenancy_is_not_revoked() {
     let (lease, known) = idle();
     assert_eq!(lease.revoke(SEQ + 1), Revoke::Gone);
     assert!(lease.begin(known, 20));
+    assert_eq!(
+        lease.revoke(SEQ + 1),
+        Revoke::Gone,
+        "also with a record under way"
+    );
 }
 
 #[test]

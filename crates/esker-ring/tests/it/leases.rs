@@ -135,6 +135,15 @@ fn a_lease_that_is_used_up_is_over_at_once() {
         PinCommitted::Pinned(_)
     ));
     assert!(appender.retire().is_none());
+
+    // Nor where the record that uses it up is dropped, and then there is room for another lease.
+    assert!(reserved(&mut appender, 500).commit().is_none());
+    drop(reserved(&mut appender, 500));
+    assert!(matches!(
+        ring.pin_committed(BASE + 64),
+        PinCommitted::Pinned(_)
+    ));
+    assert_eq!(leased_from(&ring, &mut appender), Some(10));
 }
 
 /// Appends a record of 100 bytes, and says how many such records are leased from it on: 1 if it has
@@ -275,10 +284,46 @@ fn an_appender_outlives_a_forgotten_reservation() {
     next.fill(1);
     assert_eq!(next.address(), BASE + 64 + 1000);
     assert!(next.commit().is_none());
+    assert_eq!(
+        ring.tail(),
+        BASE + 64 + 2000,
+        "it leases from another entry"
+    );
     // The forgotten one keeps its buffer, as any forgotten reservation does.
     assert!(matches!(ring.seal(), Seal::Sealed { buffer: None, .. }));
     drop(appender);
     assert!(ring.take_orphan().is_none());
+
+    // Nor is the entry lent again when the appender goes with a record forgotten.
+    let mut appender = ring.appender();
+    std::mem::forget(reserved(&mut appender, 100));
+    drop(appender);
+    assert_eq!(leased_from(&ring, &mut ring.appender()), Some(10));
+}
+
+#[test]
+fn an_appender_too_many_leases_once_another_has_gone() {
+    let ring = leasing().build().expect("a ring");
+    let mut others: Vec<_> = (0..64).map(|_| ring.appender()).collect();
+    let mut appender = ring.appender();
+    for _ in 0..3 {
+        assert_eq!(leased_from(&ring, &mut appender), Some(1));
+    }
+    others.pop();
+    assert_eq!(leased_from(&ring, &mut appender), Some(3));
+}
+
+#[test]
+fn an_idle_lease_that_is_revoked_is_closed() {
+    let ring = leasing().build().expect("a ring");
+    let mut appender = ring.appender();
+    assert_eq!(leased_from(&ring, &mut appender), Some(10));
+    assert!(matches!(ring.pin_committed(BASE + 64), PinCommitted::Busy));
+    assert!(ring.revoke_leases().is_none());
+    assert!(matches!(
+        ring.pin_committed(BASE + 64),
+        PinCommitted::Pinned(_)
+    ));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Extents, limits, pins, configuration.
 
-use esker_buf::{AlignedBuf, Alignment, IoBuf};
+use esker_buf::{AlignedBuf, Alignment, IoBuf, IoRegion};
 use esker_ring::{
     BufferSeq, ExtentError, PinCommitted, ReserveError, ReserveExtent, Ring, RingConfigError, Seal,
     TryReserve,
@@ -50,6 +50,88 @@ fn an_extent_takes_the_place_of_an_empty_buffer() {
 }
 
 #[test]
+fn an_extent_in_an_empty_buffer_needs_no_other_slot() {
+    let ring = small().buffers(2).build().expect("a ring");
+    assert_eq!(ring.buffers(), 2);
+    commit_one(&ring, 100);
+    let Seal::Sealed {
+        buffer: Some(held), ..
+    } = ring.seal()
+    else {
+        panic!("nobody else is in it");
+    };
+    assert!(matches!(
+        ring.reserve_extent(extent_memory(5000), 5000),
+        Ok(ReserveExtent::Reserved { previous: None, .. })
+    ));
+    held.recycle();
+}
+
+/// An extent's memory goes with it: the slot's own is back in the next tenancy.
+#[test]
+fn a_buffer_comes_after_an_extent_in_its_slot() {
+    let ring = small().buffers(2).build().expect("a ring");
+    let Ok(ReserveExtent::Reserved { reservation, .. }) =
+        ring.reserve_extent(extent_memory(5000), 5000)
+    else {
+        panic!("the ring is empty");
+    };
+    drop(reservation.commit().expect("the last one out"));
+    for mark in [1, 2] {
+        let Ok(TryReserve::Reserved(mut record)) = ring.try_reserve(100) else {
+            panic!("a slot is free");
+        };
+        record.fill(mark);
+        assert!(record.commit().is_none());
+        let Seal::Sealed {
+            buffer: Some(mut buffer),
+            ..
+        } = ring.seal()
+        else {
+            panic!("nobody else is in it");
+        };
+        assert!(!buffer.is_extent());
+        let (memory, len_bytes) = ring.memory().region();
+        assert!((memory..memory.wrapping_add(len_bytes)).contains(&buffer.bytes().as_ptr()));
+        assert_eq!(buffer.bytes()[HEADER..], [mark; 100]);
+        buffer.bytes_mut()[HEADER] = 7;
+        assert_eq!(buffer.bytes()[HEADER..HEADER + 2], [7, mark]);
+        assert!(buffer.reclaim().is_none());
+    }
+}
+
+#[test]
+fn whoever_inserts_an_extent_is_given_an_orphan_first() {
+    let ring = small().build().expect("a ring");
+    let Ok(TryReserve::Reserved(record)) = ring.try_reserve(100) else {
+        panic!("the buffer is open");
+    };
+    assert!(matches!(ring.seal(), Seal::Sealed { buffer: None, .. }));
+    drop(record);
+    let Ok(ReserveExtent::Sealed { buffer, memory }) =
+        ring.reserve_extent(extent_memory(5000), 5000)
+    else {
+        panic!("it would wait in the ring");
+    };
+    assert_eq!((buffer.base(), memory.len()), (BASE, 5120));
+}
+
+#[test]
+fn behind_an_extent_the_limit_has_to_admit_a_buffer() {
+    let ring = small().limit(BASE + 10_240).build().expect("a ring");
+    let Ok(ReserveExtent::Reserved { reservation, .. }) =
+        ring.reserve_extent(extent_memory(10_000), 10_000)
+    else {
+        panic!("it reaches to the limit");
+    };
+    assert!(reservation.commit().is_some());
+    assert!(matches!(
+        ring.reserve_extent(extent_memory(20_000), 20_000),
+        Ok(ReserveExtent::Limit { needed, .. }) if needed == BASE + 10_240 + 4096
+    ));
+}
+
+#[test]
 fn an_extent_seals_what_is_before_it() {
     let ring = small().build().expect("a ring");
     commit_one(&ring, 100);
@@ -88,7 +170,9 @@ fn an_extent_waits_for_its_slot_without_sealing() {
     };
     // The open buffer is still open.
     commit_one(&ring, 100);
+    assert!(ring.blocker(&wait).is_some());
     first.recycle();
+    assert_eq!(ring.blocker(&wait), None);
     assert!(ring.wait(&wait, None));
     assert!(matches!(
         ring.reserve_extent(memory, 5000),
@@ -125,6 +209,21 @@ fn extents_that_do_not_fit_their_memory_are_refused_with_it() {
         refused(memory(512), usize::MAX),
         (ExtentError::MemoryTooShort { .. }, 512)
     ));
+    // Of two that follow each other at an odd distance one is misaligned.
+    let pool: Vec<_> = (0..64)
+        .map(|_| AlignedBuf::zeroed(512 + 8, Alignment::ONE).expect("memory"))
+        .collect();
+    let is_misaligned = |memory: &AlignedBuf| !memory.as_ptr().addr().is_multiple_of(512);
+    let misaligned = pool.into_iter().find(is_misaligned).expect("one of many");
+    assert_eq!(
+        refused(misaligned, 100),
+        (
+            ExtentError::Misaligned {
+                alignment_bytes: 512
+            },
+            520
+        )
+    );
     assert_eq!(ring.tail(), BASE + HEADER as u64);
 }
 

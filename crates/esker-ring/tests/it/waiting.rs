@@ -6,9 +6,9 @@ use std::task::{Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use esker_ring::{Reserve, Ring, Seal, SealedBuffer, TryReserve, Wait};
+use esker_ring::{Reserve, ReserveExtent, Ring, Seal, SealedBuffer, TryReserve, Wait};
 
-use crate::support::small;
+use crate::support::{extent_memory, small};
 
 /// A ring whose two buffers are both sealed, and held here.
 fn full() -> (Ring, Vec<SealedBuffer>) {
@@ -71,18 +71,24 @@ fn a_full_ring_parks_its_reservers_without_cpu() {
     let (ring, mut held) = full();
     let (send_tid, tids) = std::sync::mpsc::channel();
     thread::scope(|scope| {
-        let waiters: Vec<_> = (0..3)
-            .map(|_| {
+        let waiters: Vec<_> = [false, false, true]
+            .map(|by_appender| {
                 let (ring, send_tid) = (&ring, send_tid.clone());
                 scope.spawn(move || {
+                    let mut appender = ring.appender();
                     send_tid.send(own_tid()).expect("the test listens");
-                    match ring.reserve(64).expect("it fits") {
+                    let reserved = if by_appender {
+                        appender.reserve(64)
+                    } else {
+                        ring.reserve(64)
+                    };
+                    match reserved.expect("it fits") {
                         Reserve::Reserved(record) => record.commit().map(|b| b.seq()),
                         other => panic!("not reserved: {other:?}"),
                     }
                 })
             })
-            .collect();
+            .into();
         let tids: Vec<u64> = (0..3).map(|_| tids.recv().expect("a thread id")).collect();
         for &tid in &tids {
             while stat(tid).0 != 'S' {
@@ -100,6 +106,56 @@ fn a_full_ring_parks_its_reservers_without_cpu() {
             assert_eq!(waiter.join().expect("a waiter"), None);
         }
     });
+}
+
+/// What a wait was for may be there, used and gone again: it is over all the same.
+#[test]
+fn a_wait_of_long_ago_is_over() {
+    let (ring, held) = full();
+    let settled = full_wait(&ring);
+    drop(held);
+    let held = seal_both(&ring);
+    assert!(ring.wait(&settled, Some(Duration::ZERO)));
+    drop(held);
+
+    // An extent waits for a slot, into which a buffer comes and leaves it again.
+    let Ok(TryReserve::Reserved(record)) = ring.try_reserve(64) else {
+        panic!("a slot is free");
+    };
+    assert!(record.commit().is_none());
+    let Seal::Sealed { buffer, .. } = ring.seal() else {
+        panic!("it holds a record");
+    };
+    let Ok(TryReserve::Reserved(record)) = ring.try_reserve(64) else {
+        panic!("a slot is free");
+    };
+    assert!(record.commit().is_none());
+    let Ok(ReserveExtent::Full { wait, .. }) = ring.reserve_extent(extent_memory(5000), 5000)
+    else {
+        panic!("the next slot is taken");
+    };
+    assert!(!ring.wait(&wait, Some(Duration::ZERO)));
+    drop(buffer);
+    drop(seal_both(&ring));
+    assert!(ring.wait(&wait, Some(Duration::ZERO)));
+}
+
+/// Who asks again is told that it is sealed, though a writer is in the buffer and no other is open.
+#[test]
+fn a_sealed_buffer_with_a_writer_in_it_is_sealed() {
+    let (ring, mut held) = full();
+    held.remove(0).recycle();
+    let Ok(TryReserve::Reserved(record)) = ring.try_reserve(64) else {
+        panic!("a slot is free");
+    };
+    let Seal::Sealed {
+        end, buffer: None, ..
+    } = ring.seal()
+    else {
+        panic!("a writer is in it");
+    };
+    assert!(matches!(ring.seal(), Seal::AlreadySealed { end: sealed } if sealed == end));
+    assert!(record.commit().is_some());
 }
 
 #[test]

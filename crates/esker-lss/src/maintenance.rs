@@ -227,11 +227,17 @@ impl<B: Backend> Core<B> {
         Ok(())
     }
 
-    /// Makes the space that the first appends need. A full disk is no reason not to open.
+    /// Makes the space that the first appends to a new log need. One that is opened again has what is
+    /// left of its last segment: opening takes no longer for what may not be needed. A full disk is no
+    /// reason not to open.
     pub(crate) fn prepare_start(self: &Arc<Self>) -> Result<(), SpaceError> {
-        let wanted = self.ring.tail().saturating_add(self.room_ahead());
-        let fits = self.ensure_space(self.ring.tail())?;
-        if fits.get() < wanted && self.segments.spares() == 0 {
+        let tail = self.ring.tail();
+        let fits = self.ensure_space(tail)?;
+        if tail > 0 {
+            self.ring.raise_limit(fits.get());
+            return Ok(());
+        }
+        if self.segments.spares() == 0 {
             // Written with zeroes, so that the first commits are as fast as the later ones.
             match self.make_spare() {
                 Ok(()) | Err(SpaceError::NoSpace(_)) => {}

@@ -1,6 +1,7 @@
 //! Creating, closing, crashing, opening again.
 
 use esker_io::AnyBackend;
+use esker_io::Backend;
 use esker_lss::{OpenError, Options, Store};
 
 use crate::support::{all, all_beside, backends, crash, open, open_with, record, small};
@@ -187,4 +188,33 @@ fn the_old_tail_never_comes_back() {
     let records = all(&store);
     assert_eq!(records.len(), 11);
     assert_eq!(records[10], (new, b"new".to_vec()));
+}
+
+/// What opening a store again reads and writes: operations, and bytes.
+fn costs_of_opening(records: usize) -> [u64; 4] {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = || small().spare_segments(0);
+    let store = open_with(dir.path(), options());
+    for _ in 0..records {
+        store.append(&[7; 3000]).expect("appends");
+    }
+    store.close().expect("closes");
+    let store = open_with(dir.path(), options());
+    let statistics = store.backend().statistics();
+    [
+        statistics.reads.completed,
+        statistics.reads.bytes,
+        statistics.writes.completed,
+        statistics.writes.bytes,
+    ]
+}
+
+#[test]
+fn opening_what_was_closed_costs_the_same_whatever_its_size() {
+    // Where the tail lies in its segment is no matter either: twenty fill one.
+    let costs = [1, 10, 15, 20, 200].map(costs_of_opening);
+    let [reads, read_bytes, writes, written_bytes] = costs[0];
+    assert!(reads <= 2 && read_bytes <= 8192, "{costs:?}");
+    assert!(writes <= 2 && written_bytes <= 8192, "{costs:?}");
+    assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
 }

@@ -151,6 +151,8 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Loom, "esker-lss", "turns-no-heir"),
     canary(Catcher::Loom, "esker-lss", "durable-not-held"),
     canary(Catcher::Loom, "esker-lss", "lss-sync-does-not-look-again"),
+    canary(Catcher::Loom, "esker-lss", "fresh-kept-for-nobody"),
+    canary(Catcher::Loom, "esker-lss", "lss-fresh-whatever-its-address"),
     canary(Catcher::Loom, "esker-lss", "tasks-enter-without-fence"),
     canary(Catcher::Loom, "esker-lss", "tasks-let-the-committer-sleep"),
     canary(Catcher::Shuttle, "esker-ring", "recycle-store"),

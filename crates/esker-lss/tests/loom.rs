@@ -1,5 +1,6 @@
-//! Models of the stable-prefix tracker, of what a success waits for, of the turns of group commit and
-//! of the futures that wait, over their real code. Built only with `--cfg esker_loom`.
+//! Models of the stable-prefix tracker, of what a success waits for, of the turns of group commit, of
+//! the futures that wait and of what is kept for those who follow, over their real code. Built only
+//! with `--cfg esker_loom`.
 //!
 //! Each says within which bound on preemptions; `LOOM_MAX_PREEMPTIONS` overrides them all.
 #![cfg(esker_loom)]
@@ -11,6 +12,8 @@
 
 #[path = "../src/durable.rs"]
 mod durable;
+#[path = "../src/fresh.rs"]
+mod fresh;
 mod scenarios;
 #[path = "../src/stability.rs"]
 mod stability;
@@ -69,6 +72,8 @@ models! {
     whoever_comes_late_rides_with_the_batch_under_way: 2,
     whoever_rides_with_one_of_two_batches_is_woken_by_that_one: 2,
     no_sync_is_missed_when_another_is_faster: 2,
+    nothing_is_kept_when_nobody_follows: 2,
+    a_follower_finds_what_was_written_where_it_looks: 2,
 }
 
 /// Explores a scenario, with at most `preemptions` of them unless `LOOM_MAX_PREEMPTIONS` says

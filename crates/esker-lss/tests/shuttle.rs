@@ -14,6 +14,8 @@
 
 #[path = "../src/durable.rs"]
 mod durable;
+#[path = "../src/fresh.rs"]
+mod fresh;
 mod scenarios;
 #[path = "../src/stability.rs"]
 mod stability;
@@ -59,4 +61,6 @@ scenarios! {
     whoever_comes_late_rides_with_the_batch_under_way,
     whoever_rides_with_one_of_two_batches_is_woken_by_that_one,
     no_sync_is_missed_when_another_is_faster,
+    nothing_is_kept_when_nobody_follows,
+    a_follower_finds_what_was_written_where_it_looks,
 }

@@ -1,6 +1,7 @@
-//! Concurrent uses of the stable-prefix tracker, of the turns of group commit and of those of the
-//! background's syncs, over their real code, written once: `tests/loom.rs` runs each under every interleaving that loom reaches,
-//! `tests/shuttle.rs` under schedules drawn from seeds, with more threads and buffers.
+//! Concurrent uses of the stable-prefix tracker, of the turns of group commit, of those of the
+//! background's syncs and of what is kept for those who follow, over their real code, written once:
+//! `tests/loom.rs` runs each under every interleaving that loom reaches, `tests/shuttle.rs` under
+//! schedules drawn from seeds, with more threads and buffers.
 
 #[cfg(esker_loom)]
 use loom as checker;
@@ -12,6 +13,7 @@ use checker::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use checker::thread;
 
 use crate::durable::Durable;
+use crate::fresh::Fresh;
 use crate::stability::Frontier;
 use crate::syncing::Syncing;
 use crate::turns::Turns;
@@ -79,6 +81,14 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     (
         "no_sync_is_missed_when_another_is_faster",
         no_sync_is_missed_when_another_is_faster,
+    ),
+    (
+        "nothing_is_kept_when_nobody_follows",
+        nothing_is_kept_when_nobody_follows,
+    ),
+    (
+        "a_follower_finds_what_was_written_where_it_looks",
+        a_follower_finds_what_was_written_where_it_looks,
     ),
 ];
 
@@ -291,6 +301,67 @@ pub(crate) fn what_is_acknowledged_has_happened() {
     slow.join().expect("no panic");
     writer.join().expect("no panic");
     counting.join().expect("no panic");
+}
+
+/// K3: two threads write slots while one comes to follow and goes again; what one of them copied for
+/// it is not left behind.
+pub(crate) fn nothing_is_kept_when_nobody_follows() {
+    for _ in 0..ROUNDS {
+        let fresh = Arc::new(Fresh::default());
+        let writers = [START, START + 1].map(|seq| {
+            let fresh = Arc::clone(&fresh);
+            thread::spawn(move || write_slot(&fresh, seq))
+        });
+        fresh.enter();
+        fresh.leave();
+        for writer in writers {
+            writer.join().expect("no panic");
+        }
+        for seq in [START, START + 1] {
+            assert!(fresh.find(seq * 10).is_none(), "nobody follows");
+        }
+    }
+}
+
+/// K1, K2, K4: a follower that goes by the prefix finds the slot that begins where it is, whole, or
+/// none, which it would then read from the disk; while another follower comes and goes.
+pub(crate) fn a_follower_finds_what_was_written_where_it_looks() {
+    for _ in 0..ROUNDS {
+        let fresh = Arc::new(Fresh::default());
+        let frontier = Arc::new(Frontier::new(2, START, START * 10));
+        fresh.enter();
+        let writers = [START + 1, START].map(|seq| {
+            let (fresh, frontier) = (Arc::clone(&fresh), Arc::clone(&frontier));
+            thread::spawn(move || {
+                write_slot(&fresh, seq);
+                frontier.complete(seq, (seq + 1) * 10);
+            })
+        });
+        let follows = |seq: u64| {
+            if frontier.lsn() > seq * 10 {
+                let slot = fresh.find(seq * 10).expect("it was followed all the time");
+                assert_eq!((slot.base, slot.end), (seq * 10, (seq + 1) * 10));
+                assert_eq!(*slot.bytes, slot_bytes(seq));
+            }
+        };
+        fresh.enter();
+        follows(START);
+        fresh.leave();
+        follows(START + 1);
+        for writer in writers {
+            writer.join().expect("no panic");
+        }
+        follows(START);
+        fresh.leave();
+    }
+}
+
+fn write_slot(fresh: &Fresh, seq: u64) {
+    fresh.written(seq * 10, (seq + 1) * 10, &slot_bytes(seq));
+}
+
+fn slot_bytes(seq: u64) -> [u8; 2] {
+    [u8::try_from(seq).expect("a small number"); 2]
 }
 
 /// What lies in a buffer: written before the prefix passes it, read after that.

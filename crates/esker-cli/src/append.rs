@@ -52,7 +52,12 @@ pub(crate) fn run(args: &Append) -> Result<(), Failure> {
     let held = hold_all(&store, args.durability, outcome.last);
     let seconds = start.elapsed().as_secs_f64();
     let durable = store.durable();
-    let statistics = args.stats.then(|| statistics::as_text(store.backend()));
+    let statistics = args.stats.then(|| {
+        let backend = statistics::as_text(store.backend());
+        // Its directory may be gone.
+        let store = store.info().map(|info| statistics::of_store(&info));
+        backend + &store.unwrap_or_default()
+    });
     let closed = store
         .close()
         .map_err(|error| Failure::new(format!("cannot close {}", args.store.display()), &error));

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use esker_io::{Backend, KindStatistics, Latency};
+use esker_lss::StoreInfo;
 use serde_json::{Value, json};
 
 use crate::info::bytes;
@@ -16,6 +17,18 @@ fn kinds<B: Backend>(backend: &B) -> [(&'static str, KindStatistics, Latency); 3
         ("writes", counts.writes, times.writes),
         ("syncs", counts.syncs, times.syncs),
     ]
+}
+
+/// In a line: what a store has written in this life, and how much of that is not records.
+pub(crate) fn of_store(info: &StoreInfo) -> String {
+    format!(
+        "slots    {}, {}, of which padding {}; zeroes ahead {}; {} syncs\n",
+        info.slots_written,
+        bytes(info.slot_bytes_written),
+        bytes(info.padding_bytes_written),
+        bytes(info.zero_bytes_written),
+        info.syncs,
+    )
 }
 
 /// In lines: which backend, how many operations of each kind with their times, and how well they

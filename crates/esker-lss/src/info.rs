@@ -47,6 +47,9 @@ pub struct StoreInfo {
     pub slot_bytes_written: u64,
     /// How much of that is padding up to the end of a block.
     pub padding_bytes_written: u64,
+    /// Zeroes written in this life ahead of the log, to its segments and to spare ones, so that what
+    /// is written there later is as fast as it can be.
+    pub zero_bytes_written: u64,
     /// Data syncs in this life; durable writes are not among them.
     pub syncs: u64,
     /// Slots that were written when the store fell idle.
@@ -80,6 +83,7 @@ impl<B: Backend> Core<B> {
             slots_written: read(&counters.slots),
             slot_bytes_written: read(&counters.slot_bytes),
             padding_bytes_written: read(&counters.padding_bytes),
+            zero_bytes_written: self.segments.zeroed_bytes(),
             syncs: read(&counters.syncs),
             stability_slots: read(&counters.stability_slots),
         })

@@ -28,7 +28,7 @@ use crate::Lsn;
 use crate::error::SpaceError;
 use crate::geometry::Geometry;
 use crate::superblock::lock;
-use crate::sync::Mutex;
+use crate::sync::{AtomicU64, Mutex, Ordering};
 use ahead::Ahead;
 use making::Making;
 pub(crate) use making::{Goal, Spare};
@@ -36,6 +36,7 @@ pub(crate) use names::SegmentName;
 use space::Growth;
 pub(crate) use space::Syncs;
 pub(crate) use zeroes::Pace;
+use zeroes::Zeroes;
 
 /// How many files that are only read are kept open.
 const READ_HANDLES: usize = 64;
@@ -105,6 +106,8 @@ pub(crate) struct SegmentSet<B: Backend> {
     growth: Mutex<Growth>,
     making: Mutex<Option<Making<B::File>>>,
     ahead: Ahead,
+    /// Zeroes written in this life, in bytes.
+    zeroed_bytes: AtomicU64,
 }
 
 impl<B: Backend> SegmentSet<B> {
@@ -120,6 +123,7 @@ impl<B: Backend> SegmentSet<B> {
             growth: Mutex::default(),
             making: Mutex::new(None),
             ahead: Ahead::new(),
+            zeroed_bytes: AtomicU64::new(0),
         }
     }
 
@@ -259,6 +263,26 @@ impl<B: Backend> SegmentSet<B> {
     /// The log's end, from where it goes on.
     pub(crate) fn begin(&self, lsn: Lsn) {
         self.ahead.begin(lsn);
+    }
+
+    /// How many bytes of zeroes have been written, ahead of the log and into spares.
+    pub(crate) fn zeroed_bytes(&self) -> u64 {
+        // Relaxed: a counter.
+        self.zeroed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Writes zeroes to a file, and counts them.
+    fn zero(
+        &self,
+        zeroes: &Zeroes,
+        file: &B::File,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<(), IoError> {
+        zeroes.write(&*self.backend, file, offset, bytes)?;
+        // Relaxed: a counter.
+        self.zeroed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A segment's file, if it is open for writing.

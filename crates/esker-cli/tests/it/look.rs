@@ -61,6 +61,8 @@ fn info_and_append_say_what_their_io_was() {
         assert!(line("backend").contains(kind));
         assert!(line("writes").contains(" bytes (") && line("writes").contains("p99"));
         assert!(line("calls").contains("operations and "));
+        let slots = line("slots");
+        assert!(slots.contains("padding ") && slots.contains("; zeroes ahead "));
         assert!(line("trouble").contains(" 0 failed, 0 continued"), "{said}");
         let info = json(&place.run("info", &["--json", "--backend", backend]).text());
         let io = &info["io"];

@@ -137,7 +137,7 @@ impl<B: Backend> SegmentSet<B> {
             if !self.ahead.claim(&range) {
                 return Ok(Some(0));
             }
-            let written = zeroes.write(&**backend, &file, offset, bytes);
+            let written = self.zero(&zeroes, &file, offset, bytes);
             self.ahead.release();
             work.looked_at = range.end;
             work.zeroes = Some(zeroes);

@@ -115,13 +115,12 @@ impl<B: Backend> SegmentSet<B> {
             if matches!(goal, Goal::Bytes(upto) if making.zeroed + bytes > upto) {
                 return Ok(Spare::AsFarAsAsked);
             }
-            let Making { file, zeroed, .. } = making;
-            if let Err(error) = making.zeroes.write(&*self.backend, file, *zeroed, bytes) {
+            if let Err(error) = self.zero(&making.zeroes, &making.file, making.zeroed, bytes) {
                 let path = self.path_of(SegmentName::Unfinished(making.number));
                 *place = None;
                 return self.or_remove(&path, Err(error));
             }
-            *zeroed += bytes;
+            making.zeroed += bytes;
         }
         if making.zeroed < segment_bytes {
             return Ok(Spare::Behind);

@@ -128,6 +128,14 @@ struct Seat {
     call: AtomicU32,
 }
 
+/// The models fail unless whoever has called is done with the seat by now.
+#[cfg(esker_loom)]
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.call.with_mut(|_| ());
+    }
+}
+
 const NOT_CALLED: u32 = 0;
 const LOOK: u32 = 1;
 const LEAD: u32 = 2;
@@ -148,8 +156,14 @@ impl Parked {
     fn call(self, what: u32) -> u32 {
         // SAFETY: W6: the thread is here until it sees the call.
         let seat = unsafe { &*self.seat };
-        // Release: pairs with the Acquire in `park`; the thread sees what it was called for.
-        seat.call.store(what, Release);
+        // Release: pairs with the Acquire in `park`; the thread sees what it was called for, and gives
+        // the seat up only after this.
+        let ordering = if cfg!(esker_canary = "io-calls-relaxed") {
+            Relaxed
+        } else {
+            Release
+        };
+        seat.call.store(what, ordering);
         self.bit
     }
 }

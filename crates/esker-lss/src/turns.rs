@@ -247,14 +247,18 @@ mod tests {
     #[test]
     fn a_batch_has_one_leader() {
         let turns = Turns::new(2);
-        let turn = turns.take(10).expect("nobody leads");
-        thread::scope(|scope| {
-            let other = scope.spawn(|| turns.take(20).is_none());
-            await_present(&turns, 2);
-            drop(turn);
-            assert!(other.join().expect("no panic"), "it rode with the batch");
-        });
-        assert_eq!(turns.crowd(), 2);
+        // More often than there are gates, squared.
+        for _ in 0..30 {
+            let turn = turns.take(10).expect("nobody leads");
+            assert_eq!(turns.present(), 1, "whoever leads is there too");
+            thread::scope(|scope| {
+                let other = scope.spawn(|| turns.take(20).is_none());
+                await_present(&turns, 2);
+                drop(turn);
+                assert!(other.join().expect("no panic"), "it rode with the batch");
+            });
+            assert_eq!(turns.crowd(), 2);
+        }
     }
 
     #[test]
@@ -262,6 +266,7 @@ mod tests {
         let turns = Turns::new(1);
         let mut turn = turns.take(5).expect("nobody leads");
         turn.close(20);
+        assert_eq!(turns.present(), 0, "the next batch is empty");
         let served = AtomicUsize::new(0);
         thread::scope(|scope| {
             for end in [10, 20] {
@@ -271,7 +276,10 @@ mod tests {
                     served.fetch_add(1, Ordering::Relaxed);
                 });
             }
-            let next = scope.spawn(|| turns.take(21).is_some());
+            let next = scope.spawn(|| {
+                let turn = turns.take(21);
+                turn.map(|_turn| turns.crowd())
+            });
             await_present(&turns, 1);
             let start = Instant::now();
             while turns
@@ -286,7 +294,8 @@ mod tests {
             }
             assert_eq!(served.load(Ordering::Relaxed), 0);
             drop(turn);
-            assert!(next.join().expect("no panic"), "it is called to lead");
+            let crowd = next.join().expect("no panic");
+            assert_eq!(crowd, Some(4), "it is called to lead");
         });
         assert_eq!(served.load(Ordering::Relaxed), 2);
         assert_eq!(turns.crowd(), 1, "the last turn was the heir's");

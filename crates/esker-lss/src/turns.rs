@@ -213,6 +213,7 @@ impl Drop for Turn<'_> {
 #[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
     use std::thread;
     use std::time::{Duration, Instant};
 
@@ -259,6 +260,34 @@ mod tests {
             });
             assert_eq!(turns.crowd(), 2);
         }
+    }
+
+    #[test]
+    fn a_batch_that_is_led_calls_nobody_else_when_another_turn_ends() {
+        let turns = Turns::new(2);
+        let mut one = turns.take(10).expect("nobody leads");
+        one.close(10);
+        let mut two = turns.take(20).expect("one more may lead");
+        two.close(20);
+        let (leads, leading) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let turns = &turns;
+            scope.spawn(move || {
+                let _turn = turns.take(30).expect("it is called to lead");
+                leads.send(()).expect("it is waited for");
+                // Until the other side is dropped.
+                let _over = ended.recv();
+            });
+            await_present(turns, 1);
+            drop(one);
+            leading.recv().expect("it leads");
+            drop(two);
+            let rider = scope.spawn(|| turns.take(40).is_none());
+            await_present(turns, 2);
+            drop(end);
+            assert!(rider.join().expect("no panic"), "two led one batch");
+        });
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use esker_io::Blocking;
+use esker_io::{Backend, Blocking, Create, Direct, FileOptions};
+use tempfile::TempDir;
 
 use crate::Lsn;
 use crate::format::record::{self, RecordSeal};
@@ -30,9 +31,27 @@ pub(crate) fn geometry() -> Geometry {
     Geometry::new(STORE_ID, &sizes).expect("valid")
 }
 
+/// A temporary directory whose files can be written directly in blocks of [`BLOCK`] bytes: below the
+/// system's, or, if that is on a file system such as tmpfs, which wants pages, where files outlive it.
+pub(crate) fn directory() -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    let probe = FileOptions::read_write()
+        .create(Create::New)
+        .direct(Direct::Try);
+    let backend = Blocking::inline();
+    let path = dir.path().join("probe");
+    let file = backend.open(&path, &probe).expect("a file");
+    let needed = backend.facts(&file).expect("facts").alignment;
+    backend.remove(&path).expect("removed");
+    if needed.bytes() as u64 <= BLOCK {
+        return dir;
+    }
+    TempDir::new_in("/var/tmp").expect("a directory")
+}
+
 /// A store in a directory, and the chain state at its end.
 pub(crate) struct LogBuilder {
-    pub(crate) dir: tempfile::TempDir,
+    pub(crate) dir: TempDir,
     pub(crate) superblock: Superblock,
     /// Where the next slot goes.
     pub(crate) at: Position,
@@ -54,7 +73,7 @@ pub(crate) enum Part<'p> {
 impl LogBuilder {
     /// An empty store in its first life.
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = directory();
         let mut superblock = Superblock::new(geometry());
         superblock.epoch = 1;
         superblock.clean_end = None;

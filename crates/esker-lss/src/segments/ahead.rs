@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::segments::names::SegmentName;
-    use crate::testing::{SEGMENT, geometry};
+    use crate::testing::{SEGMENT, directory, geometry};
 
     fn path(dir: &Path, segment: u64) -> std::path::PathBuf {
         dir.join(SegmentName::Segment(segment).to_string())
@@ -197,14 +197,14 @@ mod tests {
 
     #[test]
     fn nothing_is_written_before_it_is_known_where_the_log_goes_on() {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = directory();
         let set = with_holes(dir.path(), 0);
         assert_eq!(fill(&set, 0, Pace::Swift), 0);
     }
 
     #[test]
     fn holes_ahead_of_the_log_are_filled_and_what_is_there_stays() {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = directory();
         let set = with_holes(dir.path(), 8192);
         // What an earlier life left there, and has dropped.
         let left = File::options().write(true).open(path(dir.path(), 1));

@@ -3,7 +3,7 @@ use std::fs;
 use esker_io::Blocking;
 
 use super::*;
-use crate::testing::{SEGMENT, geometry};
+use crate::testing::{SEGMENT, directory, geometry};
 
 /// Nobody hears of the syncs but who asks for them.
 struct Unwatched;
@@ -49,7 +49,7 @@ fn names(dir: &Path) -> Vec<String> {
 
 #[test]
 fn ensured_space_is_there_in_whole_files() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     let set = writer(dir.path(), 0).expect("opened");
     assert_eq!(
         set.ensure(Lsn::new(0), &Unwatched).expect("space"),
@@ -83,7 +83,7 @@ fn ensured_space_is_there_in_whole_files() {
 
 #[test]
 fn a_range_is_cut_where_the_files_are() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     let set = writer(dir.path(), 0).expect("opened");
     set.ensure(Lsn::new(3 * SEGMENT), &Unwatched)
         .expect("space");
@@ -108,7 +108,7 @@ fn a_range_is_cut_where_the_files_are() {
 
 #[test]
 fn trimmed_segments_are_used_again_or_removed() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     let set = writer(dir.path(), 0).expect("opened");
     set.ensure(Lsn::new(5 * SEGMENT), &Unwatched)
         .expect("space");
@@ -136,7 +136,7 @@ fn trimmed_segments_are_used_again_or_removed() {
 
 #[test]
 fn spares_survive_reopening_and_left_overs_do_not() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     let set = writer(dir.path(), 0).expect("opened");
     make_spare(&set);
     // One that is not finished, as a killed process leaves it.
@@ -162,7 +162,7 @@ fn spares_survive_reopening_and_left_overs_do_not() {
 
 #[test]
 fn a_spare_is_written_as_far_as_asked() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     let set = writer(dir.path(), 0).expect("opened");
     let go_on = |upto| {
         set.continue_spare(Goal::Bytes(upto), &Unwatched)
@@ -185,7 +185,7 @@ fn a_spare_is_written_as_far_as_asked() {
 
 #[test]
 fn what_the_log_takes_is_not_written_over() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     let set = writer(dir.path(), 0).expect("opened");
     set.begin_spare().expect("begun");
     let _ = set
@@ -209,7 +209,7 @@ fn what_the_log_takes_is_not_written_over() {
 
 #[test]
 fn a_spare_that_is_given_up_leaves_nothing_behind() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     let set = writer(dir.path(), 0).expect("opened");
     set.begin_spare().expect("begun");
     assert_eq!(names(dir.path()).len(), 1);
@@ -220,7 +220,7 @@ fn a_spare_that_is_given_up_leaves_nothing_behind() {
 
 #[test]
 fn a_spare_that_somebody_removed_is_not_missed() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     let set = writer(dir.path(), 0).expect("opened");
     set.ensure(Lsn::new(2 * SEGMENT), &Unwatched)
         .expect("space");
@@ -240,7 +240,7 @@ fn a_spare_that_somebody_removed_is_not_missed() {
 
 #[test]
 fn a_segment_that_is_too_short_gets_its_space_back() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     fs::write(dir.path().join(segment_name(1)), vec![7; 1000]).expect("written");
     let set = writer(dir.path(), SEGMENT).expect("opened");
     set.ensure(Lsn::new(2 * SEGMENT), &Unwatched)
@@ -252,7 +252,7 @@ fn a_segment_that_is_too_short_gets_its_space_back() {
 
 #[test]
 fn a_second_writer_finds_the_segments_locked() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = directory();
     let set = writer(dir.path(), 0).expect("opened");
     set.ensure(Lsn::new(1), &Unwatched).expect("space");
     assert!(matches!(

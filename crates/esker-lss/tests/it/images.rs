@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use esker_io::AnyBackend;
 use esker_lss::{Lsn, Options, Reader, Salvaged, Store, Tail, salvage, verify};
 
-use crate::support::{all_beside, open_with, small};
+use crate::support::{all_beside, open_with, sector_dir, small};
 
 fn images() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images")
@@ -107,7 +107,7 @@ fn from_text(text: &str, dir: &Path) {
 
 /// The frozen store, in a directory of its own.
 fn thawed(name: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = sector_dir();
     let text = fs::read_to_string(images().join(name)).expect("an image");
     from_text(&text, dir.path());
     dir
@@ -174,7 +174,7 @@ fn version_1_is_opened_and_appended_to() {
 /// A change of the format that keeps its number shows here.
 #[test]
 fn what_is_written_today_is_laid_out_like_the_frozen_store() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = sector_dir();
     assert_eq!(written(dir.path(), true), expected());
 }
 
@@ -184,7 +184,7 @@ fn what_is_written_today_is_laid_out_like_the_frozen_store() {
 fn freeze() {
     fs::create_dir_all(images()).expect("a directory");
     for (name, close) in [("v1-closed.txt", true), ("v1-open.txt", false)] {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = sector_dir();
         let records = written(dir.path(), close);
         fs::write(images().join(name), to_text(dir.path())).expect("written");
         let lsns: String = records.iter().map(|(lsn, _)| format!("{lsn}\n")).collect();

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use esker_io::AnyBackend;
+use esker_io::{AnyBackend, Backend, Blocking, Create, Direct, FileOptions};
 use esker_lss::{Lsn, Maintenance, Options, Reader, Store};
+use tempfile::TempDir;
 
 pub(crate) type AnyStore = Store<AnyBackend>;
 
@@ -15,6 +16,24 @@ pub(crate) fn small() -> Options {
         .segment_bytes(64 << 10)
         .max_record_bytes(256 << 10)
         .maintenance(Maintenance::Manual)
+}
+
+/// A temporary directory whose files can be written directly in blocks of 512 bytes: below the system's,
+/// or, if that is on a file system such as tmpfs, which wants pages, below the build's.
+pub(crate) fn sector_dir() -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    let probe = FileOptions::read_write()
+        .create(Create::New)
+        .direct(Direct::Try);
+    let backend = Blocking::inline();
+    let path = dir.path().join("probe");
+    let file = backend.open(&path, &probe).expect("a file");
+    let needed = backend.facts(&file).expect("facts").alignment;
+    backend.remove(&path).expect("removed");
+    if needed.bytes() <= 512 {
+        return dir;
+    }
+    TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
 }
 
 pub(crate) fn backends() -> Vec<AnyBackend> {
@@ -35,7 +54,7 @@ pub(crate) fn open_with(dir: &Path, options: Options) -> AnyStore {
 }
 
 /// Ends the store as a killed process would: nothing is flushed or marked.
-pub(crate) fn crash<B: esker_io::Backend>(store: Store<B>) {
+pub(crate) fn crash<B: Backend>(store: Store<B>) {
     drop(store);
 }
 
@@ -77,11 +96,7 @@ pub(crate) fn all_beside(dir: &Path) -> Vec<(Lsn, Vec<u8>)> {
 }
 
 /// Appends the same record a number of times, and returns the last one's address.
-pub(crate) fn append_times<B: esker_io::Backend>(
-    store: &Store<B>,
-    times: usize,
-    record: &[u8],
-) -> Lsn {
+pub(crate) fn append_times<B: Backend>(store: &Store<B>, times: usize, record: &[u8]) -> Lsn {
     let mut last = Lsn::ZERO;
     for _ in 0..times {
         last = store.append(record).expect("appends");

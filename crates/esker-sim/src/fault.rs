@@ -29,6 +29,8 @@ pub enum Fault {
     FlushFails,
     /// A read ends with EIO.
     ReadFails,
+    /// A file cannot be opened, be it there or not: EIO.
+    OpenFails,
     /// An allocation finds the disk full.
     NoSpace,
 }
@@ -40,6 +42,7 @@ pub(crate) enum Turn {
     Sync,
     DirSync,
     Read,
+    Open,
     Allocate,
 }
 
@@ -54,6 +57,7 @@ impl Fault {
             Self::DirSyncFails => turn == Turn::DirSync,
             Self::FlushFails => matches!(turn, Turn::Sync | Turn::DirSync),
             Self::ReadFails => turn == Turn::Read,
+            Self::OpenFails => turn == Turn::Open,
             Self::NoSpace => turn == Turn::Allocate,
         }
     }

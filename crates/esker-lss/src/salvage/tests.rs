@@ -3,6 +3,8 @@ use std::fs;
 use esker_io::Blocking;
 
 use super::*;
+use crate::log::to_usize;
+use crate::recovery::recover;
 use crate::testing::{LogBuilder, Part, SEGMENT};
 
 type Records = Vec<(Lsn, Vec<u8>)>;
@@ -152,6 +154,33 @@ fn what_a_crash_dropped_is_not_given_back() {
     fs::remove_file(log.superblock_path()).expect("removed");
     let (_, records, _) = salvaged(&log);
     assert!(records == log.records[1..]);
+}
+
+/// Every record is given back, and yet nobody can open it.
+#[test]
+fn no_store_is_whole_that_recovery_refuses() {
+    // The superblock is older than the log.
+    let mut older = filled();
+    let superblock = older.superblock;
+    older.reopen().slot(300, 1);
+    older.superblock = superblock;
+    older.write_superblock();
+    // There is a file behind the log's end, and none before it.
+    let gap = filled();
+    fs::write(gap.segment_path(4), vec![0; to_usize(SEGMENT)]).expect("written");
+    for (what, log) in [("older", older), ("gap", gap)] {
+        let refused = recover(&log.segments(), &log.superblock);
+        assert!(
+            matches!(refused, Err(OpenError::Corrupt(_))),
+            "{what}: {refused:?}"
+        );
+        let (report, records, lost) = salvaged(&log);
+        assert!(records == log.records && lost.is_empty(), "{what}");
+        assert!(
+            report.is_refused && !report.is_whole(),
+            "{what}: {report:?}"
+        );
+    }
 }
 
 #[test]

@@ -35,6 +35,9 @@ impl Machine {
         use esker_io::Create;
         let context = || Context::new(OperationKind::Open, path);
         self.check_up(context)?;
+        if self.faults.take(Turn::Open).is_some() {
+            return Err(os_error(context(), libc::EIO));
+        }
         let node = match (self.names.find(path), create) {
             (Found::Directory, _) => return Err(IoError::NotAFile { context: context() }),
             (Found::File(_), Create::New) => return Err(os_error(context(), libc::EEXIST)),

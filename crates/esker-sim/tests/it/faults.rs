@@ -1,16 +1,20 @@
 //! A store on a device that fails, lies, or is full.
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use esker_io::{Action, Backend, Completion, Create, FileOptions, Operation, Ordering, ReadMemory};
-use esker_lss::{AppendError, Lsn, OpenError, Options, ReadError, Store, verify};
+use esker_lss::{
+    AppendError, Lsn, OpenError, Options, ReadError, Reader, Salvaged, Store, SuperblockState,
+    Tail, salvage, verify,
+};
 use esker_sim::{Dice, Fault, Sim, SimOptions, Survival};
 
-use crate::model::{End, Model, dir, goes_on, range_of, recover, small, try_scan};
+use crate::model::{End, Model, Records, dir, goes_on, range_of, recover, small, try_scan};
 use crate::seeds;
 use crate::workload::{Bench, Step};
 
@@ -300,6 +304,133 @@ fn what_cannot_be_read_is_an_error() {
             },
             Err(error) => assert!(matches!(error, OpenError::Io(_)), "{error:?}"),
         }
+    }
+}
+
+/// Beside a writer the log's end moves. What cannot be read is not taken for it.
+#[test]
+fn a_reader_beside_a_writer_says_what_it_cannot_read() {
+    let options = small(Ordering::TailLocalised);
+    let mut bench = start(3, &options);
+    let mut ends = Vec::new();
+    for len in [100, 5000, 300, 700] {
+        ends.push(bench.store.durable().get());
+        assert!(bench.try_step(Step::AppendDurable(len)).is_some());
+    }
+    let path = dir().join("0000000000000000.seg");
+    let whole = Reader::open(dir(), bench.sim.clone()).expect("it is whole");
+    assert_eq!(whole.end(), bench.store.durable());
+    for from in ends.into_iter().rev() {
+        assert!(bench.sim.make_unreadable(&path, from..from + 512));
+        let refused = Reader::open(dir(), bench.sim.clone()).map(|reader| reader.end());
+        assert!(
+            matches!(refused, Err(OpenError::Io(_))),
+            "{from}: {refused:?}"
+        );
+    }
+}
+
+/// A store that crashed: behind its end lies part of what was on its way.
+fn crashed_image() -> Image {
+    let options = small(Ordering::TailLocalised);
+    let mut bench = start(12, &options);
+    for len in [100, 20_000, 300, 20_000, 5000, 20_000, 3000] {
+        assert!(bench.try_step(Step::AppendDurable(len)).is_some());
+    }
+    let records = try_scan(&bench.store).expect("intact");
+    for _ in 0..3 {
+        assert!(bench.try_step(Step::Append(3000)).is_some());
+    }
+    let Bench { sim, store, .. } = bench;
+    sim.stop();
+    let end = store.durable().get();
+    drop(store);
+    let sim = sim.crash(&mut |item| match range_of(item) {
+        Some((from, _)) if from == end => Survival::Prefix(1),
+        _ => Survival::Lost,
+    });
+    Image {
+        sim,
+        options,
+        records,
+    }
+}
+
+/// What everybody who reads a store makes of it: what opening, a reader, `verify` and `salvage` say, as
+/// far as they say that it is whole.
+fn answers(sim: &Sim, image: &Image, who: usize) -> Option<(Records, Tail)> {
+    let (mut records, dir) = (Records::new(), dir());
+    let tail = match who {
+        0 => {
+            let opened = Store::open(dir, sim.clone(), image.options.clone());
+            return opened.ok().and_then(|store| {
+                let records = try_scan(&store).ok()?;
+                Some((records, Tail::Clean))
+            });
+        }
+        1 => {
+            let reader = Reader::open(dir, sim.clone()).ok()?;
+            let range = reader.scan(..).ok()?;
+            for record in range {
+                let record = record.ok()?;
+                records.push((record.lsn, record.payload));
+            }
+            Tail::Clean
+        }
+        2 => {
+            let report = verify(dir, sim.clone(), |_| {}).ok()?;
+            report.is_intact().then_some(())?;
+            assert_eq!(report.records, image.records.len() as u64);
+            return Some((image.records.clone(), report.tail));
+        }
+        _ => {
+            let report = salvage(dir, sim.clone(), |found| {
+                if let Salvaged::Record { record, .. } = found {
+                    records.push((record.lsn, record.payload));
+                }
+                ControlFlow::Continue(())
+            });
+            let report = report.ok()?;
+            if report.lost == 0 && report.superblock == SuperblockState::Intact {
+                // Not one of what has to be there may be left out without a word.
+                assert!(
+                    records.starts_with(&image.records),
+                    "salvage leaves some out"
+                );
+            }
+            report.is_whole().then_some(report.tail)?
+        }
+    };
+    Some((records, tail))
+}
+
+/// Whatever it is that cannot be opened, or read, once: nobody takes the store for another than it is.
+#[test]
+fn what_fails_once_is_an_error_or_makes_no_difference() {
+    for image in [closed_image(), crashed_image()] {
+        let mut refused = [0; 4];
+        for fault in [Fault::OpenFails, Fault::ReadFails] {
+            for (who, refused) in refused.iter_mut().enumerate() {
+                let whole = answers(&image.copy(), &image, who).expect("it is whole");
+                assert!(whole.0 == image.records, "{who}");
+                for skipped in 0.. {
+                    let sim = image.copy();
+                    sim.inject(fault, skipped);
+                    let answer = answers(&sim, &image, who);
+                    if sim.faults_left() > 0 {
+                        assert!(skipped > 1, "{fault:?} did not come");
+                        break;
+                    }
+                    *refused += usize::from(answer.is_none());
+                    let same = answer.is_none_or(|answer| answer == whole);
+                    assert!(same, "{fault:?} after {skipped}: another store for {who}");
+                    // It has passed.
+                    let again = answers(&sim, &image, 0).expect("it is whole");
+                    assert!(again.0 == image.records, "{fault:?} after {skipped}: {who}");
+                }
+            }
+        }
+        assert!(refused.iter().all(|&times| times > 0), "{refused:?}");
     }
 }
 

@@ -358,7 +358,8 @@ mod tests {
         let mut log = LogBuilder::new();
         log.slot(100, 1);
         let (mut bytes, _) = log.compose(&[Part::Data(b"one"), Part::Data(b"two")]);
-        let header = SlotHeader::decode(&bytes).expect("a slot").header;
+        let header_of = |bytes: &[u8]| SlotHeader::decode(bytes).expect("a slot").header;
+        let header = header_of(&bytes);
         // The second record's checksum is wrong, and the slot's is right.
         bytes[64 + 16 + 8] ^= 1;
         header.seal(&mut bytes);
@@ -366,6 +367,16 @@ mod tests {
         let damage = verified(&log).damage.expect("damage");
         assert_eq!(damage.lsn.get(), log.at.lsn.get() + 64 + 16);
         assert_eq!(damage.damage, Damage::RecordChecksum);
+        // So is a void's.
+        let (mut bytes, _) = log.compose(&[Part::Data(b"one"), Part::Void(40)]);
+        let void = 64 + 16;
+        bytes[void + 7] ^= 1;
+        header_of(&bytes).seal(&mut bytes);
+        log.write(log.at.lsn.get(), &bytes);
+        let damage = verified(&log).damage.expect("damage");
+        assert_eq!(damage.lsn.get(), log.at.lsn.get() + void as u64);
+        assert_eq!(damage.damage, Damage::RecordChecksum);
+        let (mut bytes, _) = log.compose(&[Part::Data(b"one"), Part::Data(b"two")]);
         let mut shorter = header;
         shorter.len -= 8;
         shorter.seal(&mut bytes);

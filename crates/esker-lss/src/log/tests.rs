@@ -240,6 +240,26 @@ fn every_flipped_byte_is_noticed_or_changes_no_record() {
     }
 }
 
+/// One that takes more than one read is checked as a whole.
+#[test]
+fn a_flipped_byte_of_a_large_record_is_noticed() {
+    let mut log = LogBuilder::new();
+    log.slot(16 << 10, 1);
+    let (lsn, payload) = log.records[0].clone();
+    let end = lsn.get() + payload.len() as u64;
+    for at in (lsn.get()..end).step_by(61).chain([end]) {
+        log.flip(at);
+        let read = log_of(&log).read_record(lsn, log.at.lsn);
+        assert!(
+            matches!(read, Err(ReadError::Corrupt(_))),
+            "byte {at}: {read:?}"
+        );
+        log.flip(at);
+    }
+    let read = log_of(&log).read_record(lsn, log.at.lsn);
+    assert!(read.expect("whole") == payload);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

@@ -433,6 +433,36 @@ fn an_epoch_begins_only_where_it_says() {
     assert_eq!(damage(&log).lsn, second.lsn);
 }
 
+/// Of one life there is one beginning: what names another was written by none that anybody knows of.
+#[test]
+fn an_epoch_begins_once() {
+    let mut log = LogBuilder::new();
+    log.slot(700, 1).reopen().slot(700, 1).slot(700, 1).reopen();
+    log.slot(700, 1).checkpoint_at(Position {
+        epoch: 1,
+        ..Position::START
+    });
+    let third = log.slots[2];
+    let mut bytes = log.read(third.lsn.get(), 1024);
+    let mut header = SlotHeader::decode(&bytes).expect("a slot").header;
+    header.epoch_start = third.lsn;
+    header.seal(&mut bytes);
+    log.write(third.lsn.get(), &bytes);
+    assert_eq!(damage(&log).lsn, third.lsn);
+}
+
+#[test]
+fn below_where_the_current_epoch_begins_there_is_nothing_of_it() {
+    let mut log = LogBuilder::new();
+    log.slot(700, 1).reopen().slot(700, 1).slot(700, 1);
+    log.superblock.epoch_start = log.at;
+    log.checkpoint_at(Position {
+        epoch: 1,
+        ..Position::START
+    });
+    assert_eq!(damage(&log).lsn, log.slots[1].lsn);
+}
+
 #[test]
 fn a_slot_of_an_epoch_that_the_superblock_does_not_know_is_damage() {
     let mut log = LogBuilder::new();

@@ -1,7 +1,8 @@
 //! Creating, closing, crashing, opening again.
 
-use esker_io::AnyBackend;
-use esker_io::Backend;
+use std::sync::Arc;
+
+use esker_io::{AnyBackend, Backend};
 use esker_lss::{OpenError, Options, Store};
 
 use crate::support::{all, all_beside, backends, crash, open, open_with, record, small};
@@ -54,6 +55,38 @@ fn what_is_durable_survives_a_crash_and_the_log_goes_on_from_there() {
         let seen = all_beside(dir.path());
         assert_eq!(&seen[..expected.len()], &expected[..]);
     }
+}
+
+/// After a clean close nothing is read of the log; after a crash, what the last checkpoint leaves: a
+/// segment, the window, and what was made ahead.
+#[test]
+fn opening_reads_no_more_of_a_longer_log() {
+    const SEGMENT: u64 = 64 << 10;
+    let mut read = Vec::new();
+    for segments in [6, 60] {
+        for is_closed in [true, false] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let store = open(dir.path());
+            while store.tail().get() < segments * SEGMENT {
+                store.append_durable(&[7; 9000]).expect("appends");
+                if !is_closed {
+                    store.maintain().expect("maintains");
+                }
+            }
+            if is_closed {
+                store.close().expect("closes");
+            } else {
+                crash(store);
+            }
+            let backend = Arc::new(AnyBackend::blocking());
+            let store = Store::<AnyBackend>::open(dir.path(), Arc::clone(&backend), small());
+            let store = store.expect("opens");
+            read.push(backend.statistics().reads.bytes);
+            drop(store);
+        }
+    }
+    assert_eq!(read[0], read[2], "after a clean close");
+    assert!(read[3] <= read[1] + 2 * SEGMENT, "after a crash: {read:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use esker_io::Ordering;
+use esker_io::{Backend, Ordering};
 use esker_lss::{Options, Store};
 use esker_sim::{Completions, Dice, Sim, SimOptions, Survival, Undurable};
 
@@ -446,6 +446,62 @@ fn a_buffer_filled_to_its_last_byte_is_written_when_the_store_falls_idle() {
         store.maintain().expect("maintains");
     }
     store.wait_durable(lsn).expect("it is written");
+}
+
+/// A record without a byte fits into what a record's header takes: at the very end of a buffer.
+#[test]
+fn the_last_record_of_a_full_buffer_is_read_while_it_is_on_its_way_and_after() {
+    let sim = Sim::with(SimOptions::new(1).alone(true));
+    let store = Store::open(dir(), sim.clone(), small(Ordering::TailLocalised)).expect("opens");
+    let (slot_header, record_header) = (64, 8);
+    let rest = (4 << 10) - slot_header - 2 * record_header;
+    let first = store.append(&vec![1; rest]).expect("appends");
+    let last = store.append(b"").expect("appends");
+    assert_eq!(last.get() + 8, 4096, "the buffer is full");
+    let after = store.append(b"in the next").expect("appends");
+    for in_flight in [1, 0] {
+        assert!(store.read(first).expect("there") == vec![1; rest]);
+        assert!(store.read(last).expect("there").is_empty());
+        assert_eq!(store.read(after).expect("there"), b"in the next");
+        assert_eq!(sim.in_flight(), in_flight, "nobody waits for a write");
+        while sim.poll() > 0 {}
+    }
+}
+
+/// Whatever becomes of the one record: the buffer in front of it goes its way.
+#[test]
+fn a_panic_in_a_record_larger_than_a_buffer_holds_up_nothing() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let sim = Sim::with(SimOptions::new(1).alone(true));
+    let store = Store::open(dir(), sim, small(Ordering::TailLocalised)).expect("opens");
+    let before = store.append(b"before").expect("appends");
+    let fill = || store.append_with(9000, |_| panic!("in the middle of it"));
+    catch_unwind(AssertUnwindSafe(fill)).expect_err("it panics");
+    store.wait_durable(before).expect("it is written");
+    let after = store.append(b"after").expect("appends");
+    store.flush().expect("flushes");
+    assert_eq!(store.read(before).expect("there"), b"before");
+    assert_eq!(store.read(after).expect("there"), b"after");
+}
+
+/// What a killed process has written lies in three files, none of it durable. Once it has been
+/// recovered it is, whatever the power does.
+#[test]
+fn what_is_recovered_is_durable_however_far_back_it_lies() {
+    let options = small(Ordering::TailLocalised)
+        .window_slots(7)
+        .sync_every_bytes(1 << 20);
+    let mut script = vec![Step::Append(30_000); 6];
+    script.push(Step::WaitWritten(5));
+    let (sim, mut model) = run_script(&script, &options, 1, None);
+    let killed = sim.kill(&mut |_| Survival::Kept);
+    let lost = killed.undurable().len();
+    assert!(lost >= 6, "{lost} things that are not durable");
+    let store = recover(&killed, &options, &mut model, End::Kill).expect("nothing is in its way");
+    killed.stop();
+    drop(store);
+    let next = killed.crash(&mut |_| Survival::Lost);
+    check(&next, &options, model, End::Power, NEAR);
 }
 
 /// Nobody waits for any record: what the maintenance has committed by time is there after a crash.

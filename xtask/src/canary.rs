@@ -163,6 +163,7 @@ pub(crate) const CANARIES: &[Canary] = &[
         "esker-lss",
         "lss-sync-does-not-look-again",
     ),
+    shared("durable-not-held"),
     shared("lss-sync-by-the-lagging-address"),
     shared("lss-sync-covers-later-writes"),
     shared("lss-written-is-durable"),

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 
 use esker_io::Backend;
-use esker_lss::{AppendWithError, Appender, Lsn, ReadError, Store, TrimError, UntilDurable};
+use esker_lss::{
+    AppendError, AppendWithError, Appender, Lsn, ReadError, Store, TrimError, UntilDurable,
+};
 use esker_sim::{Dice, Sim};
 use shuttle::{future::block_on, thread};
 
@@ -102,11 +104,14 @@ impl Life {
             self.sim.is_down() || self.may_fail,
             "{error:?} while all is well"
         );
-        if self.store.append_batch(&[]).is_ok() {
+        let Err(refused) = self.store.append_batch(&[]) else {
             // It has not heard of it, or what failed was no write and no sync.
             return;
-        }
+        };
         let durable = self.store.durable();
+        if let AppendError::Poisoned(poison) = refused {
+            assert_eq!(poison.durable(), durable, "it says otherwise");
+        }
         for (lsn, payload) in self.truth.all() {
             let waited = self.store.wait_durable(lsn).is_ok();
             assert_eq!(waited, lsn < durable, "{lsn} of {durable} after a failure");

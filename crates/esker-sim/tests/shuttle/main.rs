@@ -19,8 +19,8 @@ mod truth;
 
 use std::sync::{Arc, Mutex};
 
-use esker_io::Ordering;
-use esker_lss::{Maintenance, Options, Store, verify};
+use esker_io::{Backend, Ordering};
+use esker_lss::{AppendError, Maintenance, Options, Store, verify};
 use esker_schedules::{drawn, explore, run_seed};
 use esker_sim::{Dice, Fault, Sim, Survival};
 use shuttle::thread;
@@ -228,6 +228,65 @@ fn segments_at_once() {
 fn a_sync_covers_every_file_of_what_it_calls_durable() {
     let name = "a_sync_covers_every_file_of_what_it_calls_durable";
     explore("esker-sim", name, 600, segments_at_once);
+}
+
+/// One sync fails, of those in the background, of those of whoever waits, or of those of space, with
+/// others in flight beside it: threads write without waiting, so that a sync is due at once, and then
+/// wait, for which each makes a sync of its own. Nothing that the one may have been told of counts by
+/// another.
+fn syncs_at_once() {
+    let mut dice = Dice::new(drawn());
+    let options = small(Ordering::TailLocalised)
+        .commit_writes(1 + dice.index(3))
+        .sync_every_bytes(4096 << dice.below(2));
+    let sim = Sim::new(dice.draw());
+    let store = Store::open(dir(), sim.clone(), options).expect("it opens");
+    let fault = match dice.chance(1, 2) {
+        true => Fault::SyncFails,
+        false => Fault::FlushFails,
+    };
+    sim.inject(fault, dice.below(7));
+    let shared = Arc::new((store, sim, Truth::of(Ordering::TailLocalised)));
+    let write = |(store, sim, truth): &(Store<Sim>, Sim, Truth), id, mut dice: Dice| {
+        let mut author = Author::new(0, id);
+        for _ in 0..3 {
+            // Larger than a buffer or not; and now and then in need of another segment.
+            let most = 5000 << (2 * dice.below(2));
+            let len = 1000 + dice.index(most);
+            let Ok(lsn) = store.append(&author.next(len)) else {
+                break;
+            };
+            let written = store.wait_written(lsn);
+            if dice.chance(1, 3) {
+                truth.look(store, sim);
+            }
+            let durable = written.and_then(|()| store.wait_durable(lsn));
+            if durable.is_ok() {
+                truth.is_durable(lsn.get() + 1);
+            }
+            truth.look(store, sim);
+        }
+        // Where it ended for good is what the error says, to everybody.
+        if let Err(AppendError::Poisoned(poison)) = store.append(b"") {
+            assert_eq!(poison.durable(), store.durable());
+        }
+    };
+    let threads = (0..2 + dice.below(2)).map(|id| {
+        let (shared, dice) = (Arc::clone(&shared), Dice::new(dice.draw()));
+        thread::spawn(move || write(&shared, id, dice))
+    });
+    for thread in threads.collect::<Vec<_>>() {
+        thread.join().expect("no panic");
+    }
+    let (store, sim, truth) = &*shared;
+    while sim.poll() > 0 {}
+    truth.look(store, sim);
+}
+
+#[test]
+fn what_a_failed_sync_may_be_of_is_not_acknowledged_by_another() {
+    let name = "what_a_failed_sync_may_be_of_is_not_acknowledged_by_another";
+    explore("esker-sim", name, 400, syncs_at_once);
 }
 
 #[test]

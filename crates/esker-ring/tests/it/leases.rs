@@ -122,6 +122,29 @@ fn what_is_left_of_a_lease_is_nothing_or_a_whole_void_record() {
     assert_eq!(sink.into_records(FIRST, BASE), appended);
 }
 
+/// There is room in the ring for 64 leases at a time: one that is over leaves room for another, also when
+/// its last record was dropped.
+#[test]
+fn a_lease_whose_last_record_is_dropped_is_over() {
+    let ring = leasing().build().expect("a ring");
+    for _ in 0..100 {
+        let mut appender = ring.appender();
+        assert!(reserved(&mut appender, 500).commit().is_none());
+        let end = ring.tail();
+        let last = reserved(&mut appender, 500);
+        assert_eq!(last.address() + 500, end, "it fills a lease up");
+        drop(last);
+        assert_eq!(ring.tail(), end);
+        if let Seal::Sealed {
+            buffer: Some(buffer),
+            ..
+        } = ring.seal()
+        {
+            buffer.recycle();
+        }
+    }
+}
+
 #[test]
 fn a_lease_that_is_used_up_is_over_at_once() {
     let ring = leasing().build().expect("a ring");

@@ -134,14 +134,14 @@ impl<B: Backend> SegmentSet<B> {
                 },
             };
             let range = start + offset..start + offset + bytes;
-            if !self.ahead.claim(&range) {
-                return Ok(Some(0));
-            }
-            let written = self.zero(&zeroes, &file, offset, bytes);
-            self.ahead.release();
-            work.looked_at = range.end;
+            let written = self.ahead.claim(&range).then(|| {
+                let written = self.zero(&zeroes, &file, offset, bytes);
+                self.ahead.release();
+                work.looked_at = range.end;
+                written
+            });
             work.zeroes = Some(zeroes);
-            return written.map(|()| Some(bytes));
+            return written.map_or(Ok(Some(0)), |written| written.map(|()| Some(bytes)));
         }
     }
 }
@@ -157,8 +157,22 @@ mod tests {
     use esker_io::Blocking;
 
     use super::*;
+    use crate::geometry::{Geometry, Sizes};
     use crate::segments::names::SegmentName;
-    use crate::testing::{SEGMENT, directory, geometry};
+
+    /// So long that a write of zeroes is several blocks.
+    const SEGMENT: u64 = 1 << 20;
+
+    fn geometry() -> Geometry {
+        let sizes = Sizes {
+            block_bytes: 4096,
+            segment_bytes: SEGMENT,
+            max_record_bytes: 64 << 10,
+            window_slots: 8,
+            window_bytes: 2 << 20,
+        };
+        Geometry::new(1, &sizes).expect("valid")
+    }
 
     fn path(dir: &Path, segment: u64) -> std::path::PathBuf {
         dir.join(SegmentName::Segment(segment).to_string())
@@ -197,17 +211,17 @@ mod tests {
 
     #[test]
     fn nothing_is_written_before_it_is_known_where_the_log_goes_on() {
-        let dir = directory();
+        let dir = tempfile::tempdir().expect("a directory");
         let set = with_holes(dir.path(), 0);
         assert_eq!(fill(&set, 0, Pace::Swift), 0);
     }
 
     #[test]
     fn holes_ahead_of_the_log_are_filled_and_what_is_there_stays() {
-        let dir = directory();
+        let dir = tempfile::tempdir().expect("a directory");
         let set = with_holes(dir.path(), 8192);
         // What an earlier life left there, and has dropped.
-        let left = File::options().write(true).open(path(dir.path(), 1));
+        let left = File::options().write(true).open(path(dir.path(), 0));
         std::os::unix::fs::FileExt::write_all_at(&left.expect("opened"), &[2; 4096], 20_480)
             .expect("written");
         set.begin(Lsn::new(4096));
@@ -219,13 +233,9 @@ mod tests {
         assert_eq!(first_hole(&set, 0, 16_384), None);
         assert_eq!(first_hole(&set, 1, 0), None);
         let bytes = fs::read(path(dir.path(), 0)).expect("read");
-        let (ones, zeroes) = bytes.split_at(8192);
-        assert!(ones.iter().all(|&byte| byte == 1) && zeroes.iter().all(|&byte| byte == 0));
-        let bytes = fs::read(path(dir.path(), 1)).expect("read");
-        assert!(
-            bytes[20_480..24_576].iter().all(|&byte| byte == 2),
-            "it stays"
-        );
+        let is_all = |range: Range<usize>, byte| bytes[range].iter().all(|&found| found == byte);
+        assert!(is_all(0..8192, 1) && is_all(8192..20_480, 0));
+        assert!(is_all(20_480..24_576, 2) && is_all(24_576..bytes.len(), 0));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) struct Faulty {
     pub(crate) reads_left: Countdown,
     /// Run in the next sync of a directory, which then fails with EIO.
     pub(crate) during_dir_sync: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Run when it has been found, and before it is told, where the next hole is.
+    pub(crate) during_first_hole: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Allocations fail with ENOSPC.
     pub(crate) full: AtomicBool,
     /// Durable writes and syncs that have succeeded.
@@ -165,7 +167,10 @@ impl Backend for Faulty {
     }
 
     fn first_hole(&self, file: &FileHandle, offset: u64) -> Result<Option<Range<u64>>, IoError> {
-        self.inner.first_hole(file, offset)
+        let hole = self.inner.first_hole(file, offset);
+        let during = self.during_first_hole.lock().expect("not poisoned").take();
+        during.into_iter().for_each(|during| during());
+        hole
     }
 
     fn truncate(&self, file: &FileHandle, len: u64) -> Result<(), IoError> {

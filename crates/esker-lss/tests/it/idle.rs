@@ -3,12 +3,14 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use esker_io::{AnyBackend, Backend, FileOptions};
-use esker_lss::{Lsn, Maintenance, OpenError, Options};
+use esker_lss::{Lsn, Maintenance, OpenError, Options, Store};
 
+use crate::faulty::Faulty;
 use crate::support::{AnyStore, all, crash, open, open_with, small};
 
 /// A store with two records, both durable, and the second one's address.
@@ -131,6 +133,29 @@ fn what_a_fast_log_has_only_reserved_is_written_when_it_has_calmed_down() {
     store.append_durable(&[8; 3000]).expect("appends");
     drop(store);
     assert_eq!(all(&open_with(dir.path(), options())).len(), 602);
+}
+
+#[test]
+fn zeroes_are_not_written_where_the_log_has_come_meanwhile() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = || small().segment_bytes(1 << 20).spare_segments(0);
+    let backend = Arc::new(Faulty::default());
+    let store = Store::<Faulty>::open(dir.path(), Arc::clone(&backend), options()).expect("opens");
+    let store = Arc::new(store);
+    for _ in 0..600 {
+        store.append(&[7; 3000]).expect("appends");
+    }
+    store.flush().expect("flushes");
+    let other = Arc::clone(&store);
+    *backend.during_first_hole.lock().expect("not poisoned") = Some(Box::new(move || {
+        for _ in 0..20 {
+            other.append_durable(&[8; 3000]).expect("appends");
+        }
+    }));
+    store.maintain().expect("maintains");
+    assert!(store.info().expect("info").zero_bytes_written > 0);
+    drop(store);
+    assert_eq!(all(&open_with(dir.path(), options())).len(), 620);
 }
 
 #[test]

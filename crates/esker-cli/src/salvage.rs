@@ -99,6 +99,9 @@ fn as_text(report: &SalvageReport) -> String {
         bytes(report.lost_bytes),
         superblock_text(report.superblock),
     );
+    if report.is_refused {
+        text += "; recovery refuses the store";
+    }
     if tail_json(report.tail) != Value::Null {
         text += &format!("; tail {}", tail_text(report.tail));
     }
@@ -108,6 +111,7 @@ fn as_text(report: &SalvageReport) -> String {
 fn as_json(report: &SalvageReport, losses: &[Value]) -> Value {
     json!({
         "whole": report.is_whole(),
+        "refused": report.is_refused,
         "lost": losses,
         "lost_bytes": report.lost_bytes,
         "records": report.records,

@@ -302,7 +302,8 @@ impl IoError {
     /// bytes on the device, whatever it reports as transferred. A sync that failed is
     /// indeterminate, and stays so: a later one that succeeds says nothing of the data before. What
     /// makes or changes a name, a length or a hole is indeterminate where the file system may have
-    /// begun it (EIO, a full disk); opening is among them, since it may create. Reserving space changes no content, so its failure is determinate.
+    /// begun it (EIO, a full disk); opening is among them, since it may create. Reserving space changes
+    /// no content, so its failure is determinate.
     #[must_use]
     pub fn fate(&self) -> Fate {
         let refused = match self {

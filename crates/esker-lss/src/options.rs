@@ -155,7 +155,9 @@ impl Options {
         self
     }
 
-    /// At creation: the largest record in bytes; 64 MiB by default.
+    /// At creation: the largest record in bytes; 64 MiB by default. The window in bytes is at least
+    /// twice that and a MiB: so much of the log may be written and not durable, and so much memory may
+    /// be taken by records that are larger than a buffer.
     #[must_use]
     pub fn max_record_bytes(mut self, bytes: u64) -> Self {
         self.max_record_bytes = bytes;

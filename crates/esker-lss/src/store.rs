@@ -86,7 +86,7 @@ impl<B: Backend> Store<B> {
     /// The record is in memory: it can be read, and is lost in a crash. It becomes durable with the
     /// next commit of anybody's, or when [`wait_durable`](Self::wait_durable) asks for it. Waits
     /// while every buffer is on its way to the disk. Allocates only for a record that is larger
-    /// than a buffer.
+    /// than a buffer, which also waits until the window has room for it behind what is not written.
     ///
     /// # Errors
     ///

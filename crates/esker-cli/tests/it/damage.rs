@@ -83,6 +83,12 @@ fn what_is_whole_of_a_damaged_store_is_salvaged() {
     place.append(&[], b"last\n").ok();
     let all = place.run("cat", &[]).ok().to_vec();
     assert_eq!(place.run("salvage", &[]).ok(), all);
+    let told = place.run("salvage", &["--json"]).stderr;
+    let told: Value = serde_json::from_str(told.lines().next().unwrap_or_default()).unwrap();
+    assert_eq!(
+        (&told["whole"], &told["refused"]),
+        (&true.into(), &false.into())
+    );
     let (file, offset) = find(&place, b"a record to be damaged");
     flip(&file, offset);
     assert_ne!(place.run("cat", &[]).code, Some(0));
@@ -91,15 +97,15 @@ fn what_is_whole_of_a_damaged_store_is_salvaged() {
     let (named, at) = (format!("LSN {lsn}"), format!("offset {}", offset - 8));
     assert_eq!(report.code, Some(1));
     assert_eq!(report.stdout, b"one\nits neighbour\nlast\n");
-    for said in [arg(&file), "offset"] {
+    for said in [arg(&file), "offset", "recovery refuses the store"] {
         assert!(report.stderr.contains(said), "{}", report.stderr);
     }
     let json = place.run("salvage", &["--json", "--lsns"]);
     let first = json.stderr.lines().next().unwrap_or_default();
     let told: Value = serde_json::from_str(first).unwrap();
     assert_eq!(
-        (&told["whole"], &told["records"]),
-        (&false.into(), &3.into())
+        (&told["whole"], &told["refused"], &told["records"]),
+        (&false.into(), &true.into(), &3.into())
     );
     let covers =
         |lost: &Value| lost["from"].as_u64().unwrap() <= lsn && lost["to"].as_u64().unwrap() > lsn;

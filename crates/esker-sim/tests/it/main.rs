@@ -6,6 +6,7 @@ mod crashes;
 mod damage;
 mod faults;
 mod hostile;
+mod images;
 mod memory;
 mod model;
 mod order;

@@ -1,6 +1,6 @@
 //! What a store leaves behind when nothing is written for a while.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use esker_io::{AnyBackend, Backend, FileOptions};
-use esker_lss::{Lsn, Maintenance, OpenError, Options, Store};
+use esker_lss::{Lsn, MaintainError, Maintenance, OpenError, Options, Store};
 
 use crate::faulty::Faulty;
 use crate::support::{AnyStore, all, crash, open, open_with, small};
@@ -171,4 +171,32 @@ fn a_store_that_is_only_read_makes_no_spare_segment_and_one_that_is_written_does
     assert_eq!(store.info().expect("info").spare_segments, 0);
     store.append_durable(b"second").expect("appends");
     await_spares(&store, 1);
+}
+
+/// What cannot be written is given up with its file, and another is made.
+#[test]
+fn a_spare_segment_that_cannot_be_written_is_begun_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backend = Arc::new(Faulty::default());
+    let options = small().segment_bytes(1 << 20).spare_segments(1);
+    let store = Store::<Faulty>::open(dir.path(), Arc::clone(&backend), options).expect("opens");
+    store.append_durable(b"first").expect("appends");
+    // The first call sees the log for the first time, and so with nothing written since.
+    backend.writes_left.set(0);
+    let failed = (0..3).find_map(|_| store.maintain().err());
+    assert!(
+        matches!(failed, Some(MaintainError::Space(_))),
+        "{failed:?}"
+    );
+    let names = || fs::read_dir(dir.path()).expect("listed").count();
+    let left = names();
+    backend.writes_left.set(u64::MAX);
+    for _ in 0..40 {
+        store.maintain().expect("the disk is well again");
+    }
+    assert_eq!(store.info().expect("info").spare_segments, 1);
+    assert_eq!(names(), left + 1, "nothing was left behind");
+    store.append_durable(b"second").expect("appends");
+    drop(store);
+    assert_eq!(all(&open(dir.path())).len(), 2);
 }

@@ -154,16 +154,12 @@ pub fn salvage<B: Backend>(
         Some(superblock) => bounds(&segments, superblock, &survey),
         None => (survey.first, survey.end, None),
     };
-    let mut epochs = survey.epochs;
-    if let Some(superblock) = &superblock {
-        epochs.add(superblock.epoch, superblock.epoch_start.lsn.get());
-    }
     let geometry = *segments.geometry();
     let mut delivery = Delivery {
         seal: RecordSeal::new(geometry.store_id()),
         bytes: LogBytes::new(&segments),
         existing: survey.segments,
-        epochs,
+        epochs: survey.epochs,
         end,
         lost: None,
         report: SalvageReport {
@@ -201,7 +197,7 @@ fn enter<B: Backend>(backend: &Arc<B>, dir: &Path) -> Result<Entry<B>, OpenError
         Ok((superblock, copies)) => {
             let geometry = superblock.geometry;
             let segments = Arc::new(SegmentSet::open_to_read(backend, dir, geometry));
-            let survey = Survey::take(&segments)?;
+            let survey = Survey::take(&segments, Epochs::of(&superblock))?;
             let alike = |copy: &Result<Superblock, _>| {
                 copy.as_ref()
                     .is_ok_and(|copy: &Superblock| copy.geometry == geometry)
@@ -246,7 +242,7 @@ fn without_superblock<B: Backend>(
     geometry: crate::Geometry,
 ) -> Result<Entry<B>, OpenError> {
     let segments = Arc::new(SegmentSet::open_to_read(backend, dir, geometry));
-    let survey = Survey::take(&segments)?;
+    let survey = Survey::take(&segments, Epochs::default())?;
     Ok(Entry {
         segments,
         superblock: None,

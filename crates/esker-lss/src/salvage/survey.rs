@@ -10,6 +10,7 @@ use crate::Lsn;
 use crate::error::OpenError;
 use crate::format::chain;
 use crate::format::slot::{HEADER_BYTES, SlotHeader};
+use crate::format::superblock::Superblock;
 use crate::geometry::Geometry;
 use crate::segments::SegmentSet;
 
@@ -18,7 +19,14 @@ use crate::segments::SegmentSet;
 pub(super) struct Epochs(BTreeMap<u32, u64>);
 
 impl Epochs {
-    pub(super) fn add(&mut self, epoch: u32, start: u64) {
+    /// The one that a superblock knows of.
+    pub(super) fn of(superblock: &Superblock) -> Self {
+        let mut epochs = Self::default();
+        epochs.add(superblock.epoch, superblock.epoch_start.lsn.get());
+        epochs
+    }
+
+    fn add(&mut self, epoch: u32, start: u64) {
         let known = self.0.entry(epoch).or_insert(start);
         *known = start.min(*known);
     }
@@ -134,8 +142,11 @@ pub(super) struct Survey {
 }
 
 impl Survey {
-    /// Looks at every block of every segment.
-    pub(super) fn take<B: Backend>(segments: &Arc<SegmentSet<B>>) -> Result<Self, OpenError> {
+    /// Looks at every block of every segment, when some epochs are known already.
+    pub(super) fn take<B: Backend>(
+        segments: &Arc<SegmentSet<B>>,
+        known: Epochs,
+    ) -> Result<Self, OpenError> {
         let geometry = *segments.geometry();
         let segment_bytes = geometry.segment_bytes();
         let possible = ..Lsn::LIMIT.get() / segment_bytes;
@@ -144,6 +155,7 @@ impl Survey {
         let mut survey = Self {
             segments: existing,
             first: first * segment_bytes,
+            epochs: known,
             ..Self::default()
         };
         let total = survey.segments.len() as u64 * segment_bytes;

@@ -156,6 +156,46 @@ fn what_a_crash_dropped_is_not_given_back() {
     assert!(records == log.records[1..]);
 }
 
+/// The superblock alone says that another life has begun where a crash has dropped slots, and the log
+/// is damaged before that.
+#[test]
+fn what_a_crash_dropped_is_not_given_back_before_the_next_life_has_written() {
+    let mut log = filled();
+    let end = log.at;
+    log.slot(700, 3).slot(900, 3);
+    // The first of them was torn, and the second was not.
+    log.flip(end.lsn.get() + 100);
+    log.at = end;
+    log.records.truncate(log.records.len() - 2);
+    log.slots.truncate(log.slots.len() - 2);
+    log.reopen();
+    log.flip(64);
+    log.checkpoint_at(crate::Position::START);
+    let (report, records, _) = salvaged(&log);
+    assert!(report.is_refused, "{report:?}");
+    assert!(records == log.records[1..], "{:?}", lsns(&records));
+}
+
+/// The superblock says how far the log went when it was closed.
+#[test]
+fn what_is_missing_behind_the_last_intact_slot_is_listed() {
+    let mut log = filled();
+    log.close().checkpoint_at(crate::Position::START);
+    let last = log.slots[log.slots.len() - 1].lsn.get();
+    let len = to_usize(log.at.lsn.get() - last);
+    log.write(last, &vec![0; len]);
+    let (report, records, lost) = salvaged(&log);
+    assert!(report.is_refused, "{report:?}");
+    let in_last = |lsn: &Lsn| lsn.get() > last;
+    let before = log.records.iter().filter(|(lsn, _)| !in_last(lsn));
+    assert!(records.iter().eq(before), "{:?}", lsns(&records));
+    assert_eq!((report.end, lost.len()), (log.at.lsn, 1), "{lost:?}");
+    assert_eq!(
+        (lost[0].from.get(), &lost[0].damage),
+        (last, &Damage::NoSlot)
+    );
+}
+
 /// Every record is given back, and yet nobody can open it.
 #[test]
 fn no_store_is_whole_that_recovery_refuses() {

@@ -241,7 +241,7 @@ fn lives(store_id: u64) -> (Image, Image, Image) {
 
     let store = open(&lost, store_id);
     assert!(store.durable() >= kept);
-    fill(&store, 60, &[700, 2000, 5000, 40]);
+    fill(&store, 60, &[700, 2000, 9000, 40]);
     store.flush().expect("flushes");
     idle(&store);
     let all = records(&store);

@@ -171,8 +171,8 @@ impl Judge {
         self.most_bytes = self.most_bytes.max(most);
         assert!(most <= MOST_BYTES, "{most} bytes of memory");
         let read = sim.statistics().reads.bytes;
-        // Each record is read once more, by one or two reads.
-        let single = image.records.len() as u64 * (8 << 10) + image.end - image.first;
+        // Each record is read twice more, by one or two reads.
+        let single = 2 * (image.records.len() as u64 * (8 << 10) + image.end - image.first);
         let passes = read.saturating_sub(single) / sim.used_bytes().max(1);
         self.most_passes = self.most_passes.max(passes);
         assert!(passes <= MOST_PASSES, "{read} bytes were read");
@@ -292,15 +292,31 @@ impl Judge {
             Err(ReadError::Corrupt(_)) => assert!(matches!(expected, Expected::Named(_))),
             Err(error) => panic!("{error:?}"),
         }
-        for (lsn, payload) in image.records.range(..end) {
-            match store.read(Lsn::new(*lsn)) {
+        // What lies behind damage is there as well, and the damage is in the record or it is not.
+        let below = image.records.range(..store.durable().get());
+        let lsns: Vec<_> = below.clone().map(|(lsn, _)| Lsn::new(*lsn)).collect();
+        let mut many = store.read_many(&lsns);
+        for (&lsn, (_, payload)) in lsns.iter().zip(below) {
+            let read = store.read(lsn);
+            let again = many.next().expect("as many as were asked for");
+            match (&read, &again) {
+                (Ok(one), Ok(other)) => {
+                    assert!(one == other, "{lsn} reads otherwise beside others")
+                }
+                (Err(ReadError::Corrupt(one)), Err(ReadError::Corrupt(other))) => {
+                    assert_eq!(one, other);
+                }
+                _ => panic!("{lsn}: {read:?} alone, {again:?} beside others"),
+            }
+            match read {
                 Ok(read) if read == *payload => {}
                 Ok(read) => {
-                    assert!(old(*lsn, &read), "other bytes at {lsn}");
+                    assert!(old(lsn.get(), &read), "other bytes at {lsn}");
                     self.stale += 1;
                 }
                 Err(ReadError::Corrupt(_)) => {
-                    assert!(touched.meets(Image::room(*lsn, payload)), "{lsn}");
+                    let room = Image::room(lsn.get(), payload);
+                    assert!(touched.meets(room), "{lsn}");
                 }
                 Err(error) => panic!("{lsn}: {error:?}"),
             }

@@ -174,6 +174,7 @@ pub(crate) const CANARIES: &[Canary] = &[
         "extent-freed-at-hand-over",
     ),
     canary(Catcher::ThreadSanitizer, "esker-ring", "commit-relaxed"),
+    canary(Catcher::Test, "esker-io", "io-place-stays-filled"),
     canary(Catcher::Test, "esker-io", "io-fork-goes-unnoticed"),
     canary(Catcher::Test, "esker-io", "io-short-write-succeeds"),
     canary(Catcher::Test, "esker-io", "io-sink-swapped"),

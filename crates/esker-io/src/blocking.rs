@@ -248,6 +248,10 @@ impl Backend for Blocking {
         self.shared.calls.counters.latencies.snapshot()
     }
 
+    fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
+        file::open(path, options)
+    }
+
     file::names_and_files!();
 
     fn submit(&self, batch: Vec<Operation<FileHandle>>) {

@@ -16,6 +16,7 @@ use crate::error::{Context, IoError, Misaligned, OperationKind};
 use crate::memory::WriteMemory;
 use crate::operation::Action;
 use crate::sync::Arc;
+use crate::uring::Place;
 
 /// `FALLOC_FL_WRITE_ZEROES`, Linux 6.17.
 const WRITE_ZEROES: libc::c_int = 0x80;
@@ -37,6 +38,9 @@ pub struct FileHandle {
 }
 
 struct Inner {
+    /// Where a ring's table has the file, if it has. Before the descriptor, which is closed only
+    /// after it has been emptied.
+    place: Option<Place>,
     fd: OwnedFd,
     path: Arc<Path>,
     alignment: Alignment,
@@ -61,6 +65,18 @@ impl FileHandle {
 
     pub(crate) fn fd(&self) -> RawFd {
         self.inner.fd.as_raw_fd()
+    }
+
+    pub(crate) fn place(&self) -> Option<&Place> {
+        self.inner.place.as_ref()
+    }
+
+    /// The same file with a place in a ring's table: of a handle that nobody has a clone of.
+    pub(crate) fn in_place(mut self, place: Place) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.place = Some(place);
+        }
+        self
     }
 
     /// What a short transfer must be rounded to before it can be continued.
@@ -289,6 +305,7 @@ pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<FileHandle, IoE
     let falls_silent = falls_silent(fd.as_raw_fd()).map_err(failed)?;
     Ok(FileHandle {
         inner: Arc::new(Inner {
+            place: None,
             fd,
             path: path.into(),
             alignment: alignment.unwrap_or(Alignment::ONE),
@@ -505,15 +522,11 @@ impl FileHandle {
 }
 
 /// The methods of [`Backend`](crate::Backend) that every kernel backend has alike: names and the
-/// properties of files, by blocking calls.
+/// properties of files, by blocking calls. Opening is each one's own.
 macro_rules! names_and_files {
     () => {
         fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {
             $crate::names::create_dir_all(path)
-        }
-
-        fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
-            file::open(path, options)
         }
 
         fn list(&self, dir: &Path) -> Result<Vec<OsString>, IoError> {

@@ -26,6 +26,7 @@ pub struct UringConfig {
     pub(crate) coop_taskrun: bool,
     pub(crate) sqpoll_idle_ms: Option<u32>,
     pub(crate) registered_buffers: Option<u32>,
+    pub(crate) registered_files: u32,
     /// What was asked for of what there is not, a bit for each.
     not_offered: u8,
 }
@@ -41,6 +42,7 @@ impl Default for UringConfig {
             coop_taskrun: false,
             sqpoll_idle_ms: None,
             registered_buffers: None,
+            registered_files: 0,
             not_offered: 0,
         }
     }
@@ -115,11 +117,19 @@ impl UringConfig {
         self.asks(NotOffered::DeferTaskrun, defer_taskrun)
     }
 
-    /// Has a table of so many files that the kernel looks up in advance; unless it is 0, refused,
-    /// as [`NotOffered::RegisteredFiles`] says.
+    /// Has a table of so many files, 0 to 32768, that the kernel has looked up in advance: Linux
+    /// 5.19. Each file that the ring opens takes a place of it by itself for as long as there is one
+    /// free, its submitted operations name it by that, and it gives the place back when the last
+    /// handle is dropped and the last operation over. Files beyond the table are named by their
+    /// descriptors.
+    ///
+    /// A table holds its files open. So when the process is killed their locks go only with the
+    /// ring, which the kernel takes down a moment later, and not before a child of a fork that it
+    /// has left behind has gone as well.
     #[must_use]
-    pub const fn registered_files(self, slots: u32) -> Self {
-        self.asks(NotOffered::RegisteredFiles, slots > 0)
+    pub const fn registered_files(mut self, slots: u32) -> Self {
+        self.registered_files = slots;
+        self
     }
 
     const fn asks(mut self, option: NotOffered, asked: bool) -> Self {
@@ -179,6 +189,11 @@ impl UringConfig {
         {
             return Err(ConfigError::RegisteredBuffers { slots });
         }
+        if self.registered_files > 1 << 15 {
+            return Err(ConfigError::RegisteredFiles {
+                slots: self.registered_files,
+            });
+        }
         match self.cq_entries {
             Some(cq_entries) if cq_entries < 2 || cq_entries < entries || cq_entries > 1 << 16 => {
                 Err(ConfigError::CompletionEntries {
@@ -203,18 +218,11 @@ pub enum NotOffered {
     SingleIssuer,
     /// `IORING_SETUP_DEFER_TASKRUN`.
     DeferTaskrun,
-    /// `IORING_REGISTER_FILES`.
-    RegisteredFiles,
 }
 
 impl NotOffered {
     /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::IoPoll,
-        Self::SingleIssuer,
-        Self::DeferTaskrun,
-        Self::RegisteredFiles,
-    ];
+    pub const ALL: [Self; 3] = [Self::IoPoll, Self::SingleIssuer, Self::DeferTaskrun];
 
     /// Why no ring has it.
     #[must_use]
@@ -229,10 +237,6 @@ impl NotOffered {
                 "whichever thread waits completes for all, and such a ring lets only the one that \
                  submits do so"
             }
-            Self::RegisteredFiles => {
-                "nothing was gained by it, and the table would hold files and their locks for \
-                 longer than their handles"
-            }
         }
     }
 }
@@ -243,7 +247,6 @@ impl fmt::Display for NotOffered {
             Self::IoPoll => "IOPOLL",
             Self::SingleIssuer => "SINGLE_ISSUER",
             Self::DeferTaskrun => "DEFER_TASKRUN",
-            Self::RegisteredFiles => "a table of registered files",
         })
     }
 }
@@ -278,6 +281,12 @@ pub enum ConfigError {
     /// The number of stretches of registered memory.
     #[error("a ring has slots for 0 to 16384 stretches of registered memory, not {slots}")]
     RegisteredBuffers {
+        /// What was asked for.
+        slots: u32,
+    },
+    /// The number of places for registered files.
+    #[error("a ring has places for 0 to 32768 registered files, not {slots}")]
+    RegisteredFiles {
         /// What was asked for.
         slots: u32,
     },
@@ -323,6 +332,15 @@ pub enum UringError {
     Lacks {
         /// The operation or feature that is missing.
         what: &'static str,
+    },
+    /// The process may not have as many open files as the table was to have places, and then the
+    /// kernel makes no such table.
+    #[error("no table for {slots} registered files: the process may have fewer files open")]
+    FileLimit {
+        /// How many places were asked for.
+        slots: u32,
+        /// What the system said.
+        source: io::Error,
     },
     /// It was set up, but a trial operation did not come back as it should.
     #[error("a trial operation through io_uring failed")]

@@ -18,6 +18,7 @@
 
 mod completion;
 mod config;
+mod files;
 mod regions;
 mod setup;
 mod submission;
@@ -49,6 +50,7 @@ use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, SeqCst, panicking};
 use crate::waiters::{Condition, Driver, Waiters};
 
 pub use config::{ConfigError, NotOffered, UringConfig, UringError};
+pub(crate) use files::Place;
 use regions::{Region, Slots};
 use submission::begin;
 use table::{Table, Token};
@@ -100,6 +102,7 @@ struct Ring {
     waiters: Waiters,
     calls: Calls,
     slots: Slots,
+    files: files::Table,
     origin: Origin,
     reason: String,
 }
@@ -130,6 +133,7 @@ impl Uring {
     /// [`UringError`] says why there is none.
     pub fn new(config: UringConfig) -> Result<Self, UringError> {
         let (ring, slots) = setup::set_up(config)?;
+        let files = config.registered_files;
         let (entries, cq_entries) = (ring.params().sq_entries(), ring.params().cq_entries());
         let ring = Ring {
             uring: ring,
@@ -148,6 +152,7 @@ impl Uring {
             calls: Calls::default(),
             reason: reason(config, entries, cq_entries, slots),
             slots: Slots::new(slots),
+            files: files::Table::new(files),
             origin: Origin::here(),
         };
         Ok(Self {
@@ -172,6 +177,12 @@ fn reason(config: UringConfig, entries: u32, cq_entries: u32, slots: u32) -> Str
             "room for {slots} stretches of registered memory; "
         ));
     }
+    if config.registered_files > 0 {
+        reason.push_str(&format!(
+            "room for {} files that are looked up once; ",
+            config.registered_files
+        ));
+    }
     reason.push_str("a single action is a system call");
     reason
 }
@@ -192,6 +203,10 @@ impl Backend for Uring {
 
     fn latencies(&self) -> Latencies {
         self.ring.calls.counters.latencies.snapshot()
+    }
+
+    fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
+        file::open(path, options).map(|file| self.ring.place(file))
     }
 
     file::names_and_files!();
@@ -298,6 +313,7 @@ impl Drop for Uring {
             }));
             panic = panic.or(waited.err());
         }
+        ring.give_up_places();
         if let Some(payload) = panic
             && !panicking()
         {

@@ -23,11 +23,26 @@ pub(super) fn set_up(config: UringConfig) -> Result<(IoUring, u32), UringError> 
     if slots > 0 && !registers && config.registered_buffers.is_some() {
         return Err(UringError::Lacks { what: SPARSE });
     }
+    if config.registered_files > 0 {
+        ring.submitter()
+            .register_files_sparse(config.registered_files)
+            .map_err(|source| no_files(config.registered_files, source))?;
+    }
     Ok((ring, if registers { slots } else { 0 }))
+}
+
+/// Why there is no table of files.
+fn no_files(slots: u32, source: io::Error) -> UringError {
+    match source.raw_os_error() {
+        Some(libc::EINVAL) => UringError::Lacks { what: SPARSE_FILES },
+        Some(libc::EMFILE) => UringError::FileLimit { slots, source },
+        _ => UringError::setup(source),
+    }
 }
 
 const SQPOLL: &str = "SQPOLL for files that are not registered (Linux 5.11)";
 const SPARSE: &str = "sparse tables of registered memory (Linux 5.19)";
+const SPARSE_FILES: &str = "sparse tables of registered files (Linux 5.19)";
 const COOP_TASKRUN: &str = "COOP_TASKRUN (Linux 5.19)";
 
 fn build(config: UringConfig) -> io::Result<IoUring> {

@@ -7,6 +7,7 @@ use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{EnterFlags, opcode, squeue};
 
 use super::completion::Finished;
+use super::files;
 use super::regions::Region;
 use super::table::{InFlight, Token, Vectors};
 use super::{Accepted, Ring, State};
@@ -89,7 +90,8 @@ impl Ring {
             let Some(tenant) = state.table.get_mut(token) else {
                 continue;
             };
-            let entry = entry(tenant).user_data(token.user_data());
+            let (fd, flags) = files::named(self, &tenant.operation.operation.file);
+            let entry = entry(tenant, fd).flags(flags).user_data(token.user_data());
             // SAFETY: the memory and the file that the entry names belong to the table until its
             // completion has been taken (U4).
             if unsafe { queue.push(&entry) }.is_err() {
@@ -268,15 +270,14 @@ fn region_of(regions: &[Arc<Region>], action: &Action) -> Option<Arc<Region>> {
         .cloned()
 }
 
-/// The entry for an operation's next piece.
-fn entry(tenant: &mut InFlight) -> squeue::Entry {
+/// The entry for an operation's next piece, on the file that is named so.
+fn entry(tenant: &mut InFlight, fd: Fd) -> squeue::Entry {
     let InFlight {
         operation: Accepted { operation, .. },
         transfer,
         vectors,
         region,
     } = tenant;
-    let fd = Fd(operation.file.fd());
     let piece = transfer.piece();
     match &operation.action {
         Action::Read { memory, .. } => {
@@ -352,7 +353,7 @@ mod tests {
             vectors: Vectors::default(),
             region,
         };
-        let text = format!("{:?}", entry(&mut tenant));
+        let text = format!("{:?}", entry(&mut tenant, Fd(file.fd())));
         let code = text
             .split("op_code: ")
             .nth(1)

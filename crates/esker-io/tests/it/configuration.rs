@@ -8,6 +8,7 @@ use esker_io::{
     Uring, UringConfig, UringError,
 };
 
+use super::fallback::in_a_process_of_its_own;
 use super::traced::traced;
 
 /// The names of this process's threads, those of the kernel's among them.
@@ -117,6 +118,10 @@ fn what_makes_no_sense_is_refused_by_name() {
             ConfigError::RegisteredBuffers { slots: 16_385 },
         ),
         (
+            UringConfig::default().registered_files(32_769),
+            ConfigError::RegisteredFiles { slots: 32_769 },
+        ),
+        (
             UringConfig::high_throughput().sqpoll(Some(1)),
             ConfigError::PollerAndCoopTaskrun,
         ),
@@ -136,7 +141,7 @@ fn what_makes_no_sense_is_refused_by_name() {
 #[test]
 fn what_is_not_offered_is_refused_by_name_with_its_reason() {
     type Ask = fn(UringConfig, bool) -> UringConfig;
-    let options: [(NotOffered, Ask, &str); 4] = [
+    let options: [(NotOffered, Ask, &str); 3] = [
         (NotOffered::IoPoll, UringConfig::iopoll, "IOPOLL"),
         (
             NotOffered::SingleIssuer,
@@ -147,11 +152,6 @@ fn what_is_not_offered_is_refused_by_name_with_its_reason() {
             NotOffered::DeferTaskrun,
             UringConfig::defer_taskrun,
             "DEFER_TASKRUN",
-        ),
-        (
-            NotOffered::RegisteredFiles,
-            |config, asked| config.registered_files(u32::from(asked) * 8),
-            "registered files",
         ),
     ];
     assert!(
@@ -205,6 +205,8 @@ fn what_the_kernel_lacks_is_refused_by_name() {
         let test = format!("configuration::is_told_that_it_lacks_{test}");
         on_an_older_kernel("io_uring_register", 2, &test);
     }
+    let test = "configuration::is_told_that_it_lacks_tables_of_files";
+    on_an_older_kernel("io_uring_register", 3, test);
 }
 
 #[test]
@@ -236,4 +238,38 @@ fn is_told_that_it_lacks_them_only_if_it_asks() {
     let pool = BufferPool::new(1, 4096, Alignment::BLOCK, HugePages::Never).expect("memory");
     let refused = ring.register(Box::new(pool));
     assert!(matches!(refused, Err(RegisterError::Unsupported)));
+}
+
+#[test]
+#[ignore = "run under strace by the test above"]
+fn is_told_that_it_lacks_tables_of_files() {
+    let what = lacking(UringConfig::default().registered_files(8));
+    assert!(what.contains("registered files"), "{what}");
+}
+
+#[test]
+fn a_table_of_more_files_than_may_be_open_is_refused() {
+    if super::ring(UringConfig::default()).is_some() {
+        in_a_process_of_its_own("configuration::asks_for_more_files_than_may_be_open");
+    }
+}
+
+#[test]
+#[ignore = "lowers a limit, so it is run in a process of its own by the test above"]
+fn asks_for_more_files_than_may_be_open() {
+    let limit = libc::rlimit {
+        rlim_cur: 100,
+        rlim_max: 100,
+    };
+    // SAFETY: `limit` is a valid `rlimit`.
+    let limited = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    assert_eq!(limited, 0);
+    let fits = Uring::new(UringConfig::default().registered_files(100));
+    assert!(fits.is_ok(), "{fits:?}");
+    let error =
+        Uring::new(UringConfig::default().registered_files(101)).expect_err("it is refused");
+    assert!(
+        matches!(error, UringError::FileLimit { slots: 101, .. }),
+        "{error:?}"
+    );
 }

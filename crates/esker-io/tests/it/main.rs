@@ -110,6 +110,14 @@ fn a_polled_ring_conforms() {
 }
 
 #[test]
+fn a_ring_with_registered_files_conforms() {
+    // Enough for all of them, and too few.
+    ring_conforms(UringConfig::default().registered_files(64));
+    let few = UringConfig::default().entries(8).registered_files(1);
+    ring_conforms(few.sqpoll(Some(5)));
+}
+
+#[test]
 fn whatever_is_picked_conforms() {
     conforms(AnyBackend::auto);
 }

@@ -58,6 +58,7 @@ pub(crate) fn backends() -> Vec<AnyBackend> {
         Some(AnyBackend::Blocking(Blocking::new())),
         ring(UringConfig::default()),
         ring(UringConfig::default().sqpoll(Some(5))),
+        ring(UringConfig::default().registered_files(8)),
     ]
     .into_iter()
     .flatten()

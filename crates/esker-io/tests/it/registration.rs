@@ -1,4 +1,4 @@
-//! Memory that the kernel was told of in advance.
+//! Memory and files that the kernel was told of in advance.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -171,6 +171,142 @@ fn memory_comes_and_goes_while_operations_run() {
                     let read = ring.start_read(file, at, buf);
                     let (count, buf) = read.wait(ring).expect("it succeeds");
                     assert!(count == 8192 && buf.iter().all(|&byte| byte == mark));
+                }
+            });
+        }
+    });
+}
+
+/// What the kernel says of the tables of files of this process's rings: the paths in them.
+fn listed_files() -> Option<Vec<String>> {
+    let info = rings();
+    if !info.contains("UserFiles") {
+        println!("skipped: the kernel does not list registered files");
+        return None;
+    }
+    let listed = info.lines().filter_map(|line| {
+        let (place, path) = line.trim().split_once(": ")?;
+        place.parse::<u32>().ok().map(|_| path.trim().to_owned())
+    });
+    Some(listed.collect())
+}
+
+#[test]
+fn the_kernel_has_a_place_for_as_many_files_as_were_asked_for() {
+    // Numbers that no other ring of this process has.
+    for slots in [29, 1049] {
+        let Some(ring) = super::ring(UringConfig::default().registered_files(slots)) else {
+            return;
+        };
+        let listed = format!("UserFiles:\t{slots}\n");
+        if listed_files().is_some() {
+            let info = rings();
+            assert!(info.contains(&listed), "{listed} is not in {info}");
+        }
+        drop(ring);
+        if listed_files().is_some() {
+            assert!(!rings().contains(&listed));
+        }
+    }
+}
+
+#[test]
+fn the_kernel_has_a_file_in_its_table_for_as_long_as_it_is_open() {
+    for config in [
+        UringConfig::default(),
+        UringConfig::default().sqpoll(Some(5)),
+    ] {
+        let Some(ring) = super::ring(config.registered_files(2)) else {
+            return;
+        };
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let options = FileOptions::read_write().create(Create::New);
+        let path = |name: &str| dir.path().join(name);
+        let open = |name| ring.open(&path(name), &options).expect("a new file");
+        let is_listed = |name| {
+            let path = path(name).display().to_string();
+            listed_files().map(|listed| listed.contains(&path))
+        };
+        let (first, second, third) = (open("first"), open("second"), open("third"));
+        let Some(true) = is_listed("first") else {
+            assert_eq!(is_listed("first"), None);
+            return;
+        };
+        assert_eq!(is_listed("second"), Some(true));
+        assert_eq!(is_listed("third"), Some(false), "the table is full");
+        // An operation holds it as well.
+        let write = ring.start_write(&first, 0, vec![1; 100], Durability::Durable);
+        drop(first);
+        assert_eq!(is_listed("first"), Some(true));
+        write.wait(&ring).expect("it succeeds");
+        super::until_idle(&ring);
+        assert_eq!(is_listed("first"), Some(false));
+        let fourth = open("fourth");
+        assert_eq!(is_listed("fourth"), Some(true));
+        drop((second, third));
+        assert_eq!(is_listed("second"), Some(false));
+        // One that outlives the ring is closed like any other.
+        drop(ring);
+        drop(fourth);
+    }
+}
+
+#[test]
+fn a_lock_goes_with_its_file_whether_the_ring_goes_before_or_after() {
+    for ring_first in [false, true] {
+        let Some(ring) = super::ring(UringConfig::default().registered_files(8)) else {
+            return;
+        };
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+        let file = file(&ring, &dir);
+        assert!(ring.try_lock(&file).expect("it succeeds"));
+        let blocking = Blocking::new();
+        let path = dir.path().join("log");
+        let options = FileOptions::read_write();
+        let other = blocking.open(&path, &options).expect("it exists");
+        assert!(!blocking.try_lock(&other).expect("it succeeds"));
+        if ring_first {
+            drop(ring);
+            assert!(!blocking.try_lock(&other).expect("it succeeds"));
+            drop(file);
+        } else {
+            drop(file);
+            drop(ring);
+        }
+        assert!(
+            blocking.try_lock(&other).expect("it succeeds"),
+            "{ring_first}"
+        );
+    }
+}
+
+#[test]
+fn files_come_and_go_while_operations_run() {
+    let Some(ring) = super::ring(UringConfig::default().entries(4).registered_files(3)) else {
+        return;
+    };
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    std::thread::scope(|scope| {
+        for thread in 0..4u8 {
+            let (ring, dir) = (&ring, &dir);
+            scope.spawn(move || {
+                for round in 0..100u8 {
+                    let path = dir.path().join(format!("{thread}-{}", round % 5));
+                    let options = FileOptions::read_write().create(Create::IfMissing);
+                    let file = ring.open(&path, &options).expect("a file");
+                    let bytes = vec![thread ^ round; 3000];
+                    let write = ring.start_write(&file, 0, bytes.clone(), Durability::Written);
+                    if round % 3 == 0 {
+                        // Its place is taken by another only after this has ended.
+                        drop(file);
+                        write.wait(ring).expect("it succeeds");
+                    } else {
+                        write.wait(ring).expect("it succeeds");
+                        let read = ring.start_read(&file, 0, vec![0; 3000]);
+                        let (count, read) = read.wait(ring).expect("it succeeds");
+                        assert!(count == 3000 && read == bytes);
+                    }
+                    assert!(std::fs::read(&path).expect("it is there") == bytes);
                 }
             });
         }

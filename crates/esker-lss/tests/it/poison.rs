@@ -88,6 +88,7 @@ fn a_success_does_not_count_while_a_sync_of_names_may_fail() {
     store.wait_durable(last).expect("the disk is well");
     let durable = store.durable();
     let (sent, outcome) = mpsc::channel();
+    let (shown, seen) = mpsc::channel();
     let other = Arc::clone(&store);
     *backend.during_dir_sync.lock().expect("not poisoned") = Some(Box::new(move || {
         let appending = Arc::clone(&other);
@@ -100,10 +101,15 @@ fn a_success_does_not_count_while_a_sync_of_names_may_fail() {
             thread::yield_now();
         }
         thread::sleep(Duration::from_millis(50));
+        // Nor is it given to those who follow what is durable.
+        let mut followed = other.follow(durable).expect("it is the end");
+        let seen = followed.try_next().expect("nothing has failed yet");
+        let _gone = shown.send(seen);
     }));
     store
         .trim_before(last)
         .expect_err("the names are not synced");
+    assert_eq!(seen.recv().expect("it has looked"), None);
     let outcome = outcome.recv().expect("it is woken");
     assert!(outcome.is_err(), "acknowledged: {outcome:?}");
     assert_eq!(store.durable(), durable);

@@ -154,6 +154,33 @@ fn a_follower_begins_where_the_log_is_and_is_told_when_it_is_trimmed() {
     );
 }
 
+/// What was written last is kept in memory for those who follow, and is gone with the log's beginning
+/// all the same.
+#[test]
+fn what_has_been_trimmed_is_not_followed_out_of_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let segment_bytes = store.info().expect("info").segment_bytes;
+    let mut follower = store.follow(Lsn::ZERO).expect("the beginning");
+    let commit = || store.append_durable(&[7; 3000]).expect("appends");
+    while commit().get() < segment_bytes - 12_000 {}
+    while follower.try_next().expect("it is there").is_some() {}
+    let next = follower.position();
+    let last = loop {
+        let lsn = commit();
+        if lsn.get() > segment_bytes + 8000 {
+            break lsn;
+        }
+    };
+    let first = store.trim_before(last).expect("trims");
+    assert!(next < first, "{next} is not below {first}");
+    let failure = follower.try_next();
+    assert!(
+        matches!(failure, Err(ReadError::Trimmed { .. })),
+        "{failure:?}"
+    );
+}
+
 #[test]
 fn a_failed_write_ends_every_wait_after_what_is_durable() {
     let dir = tempfile::tempdir().expect("a directory");

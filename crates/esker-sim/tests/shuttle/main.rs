@@ -18,11 +18,14 @@ mod seeds;
 mod truth;
 
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 
 use esker_io::{Backend, Ordering};
-use esker_lss::{AppendError, Maintenance, Options, Store, verify};
+use esker_lss::{AppendError, Lsn, Maintenance, Options, ReadError, Store, verify};
 use esker_schedules::{drawn, explore, run_seed};
 use esker_sim::{Dice, Fault, Sim, Survival};
+use shuttle::sync::atomic::Ordering::SeqCst;
+use shuttle::sync::atomic::{AtomicBool, AtomicUsize};
 use shuttle::thread;
 
 use author::Life;
@@ -233,7 +236,7 @@ fn a_sync_covers_every_file_of_what_it_calls_durable() {
 /// One sync fails, of those in the background, of those of whoever waits, or of those of space, with
 /// others in flight beside it: threads write without waiting, so that a sync is due at once, and then
 /// wait, for which each makes a sync of its own. Nothing that the one may have been told of counts by
-/// another.
+/// another. Whoever follows the log is given all that counts, and nothing else.
 fn syncs_at_once() {
     let mut dice = Dice::new(drawn());
     let options = small(Ordering::TailLocalised)
@@ -271,6 +274,11 @@ fn syncs_at_once() {
             assert_eq!(poison.durable(), store.durable());
         }
     };
+    let over = Arc::new(AtomicBool::new(false));
+    let following = {
+        let (shared, over) = (Arc::clone(&shared), Arc::clone(&over));
+        thread::spawn(move || follow(&shared.0, &over))
+    };
     let threads = (0..2 + dice.below(2)).map(|id| {
         let (shared, dice) = (Arc::clone(&shared), Dice::new(dice.draw()));
         thread::spawn(move || write(&shared, id, dice))
@@ -281,6 +289,60 @@ fn syncs_at_once() {
     let (store, sim, truth) = &*shared;
     while sim.poll() > 0 {}
     truth.look(store, sim);
+    over.store(true, SeqCst);
+    following.thread().unpark();
+    let followed = following.join().expect("no panic");
+    let below = store.scan(..store.durable()).expect("a range");
+    let durable: Vec<_> = below.map(|record| record.expect("intact").lsn).collect();
+    assert_eq!(followed, durable, "what was followed, and what is durable");
+}
+
+/// The addresses that a following task is given, until it is told that there will be no more, or has
+/// been given everything when it is over. It sleeps until it is woken.
+fn follow(store: &Store<Sim>, over: &AtomicBool) -> Vec<Lsn> {
+    let mut follower = store.follow(Lsn::ZERO).expect("the beginning");
+    let mut followed = Vec::new();
+    let wakes = Arc::new(Wakes {
+        task: thread::current(),
+        count: AtomicUsize::new(0),
+    });
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut context = Context::from_waker(&waker);
+    let mut asleep_since = None;
+    loop {
+        let (was_over, count) = (over.load(SeqCst), wakes.count.load(SeqCst));
+        let polled = follower.poll_next(&mut context);
+        // When it is over, everybody who had something to wake for has done so.
+        let has_slept = was_over && asleep_since == Some(count);
+        assert!(polled.is_pending() || !has_slept, "nobody has woken it");
+        asleep_since = None;
+        match polled {
+            Poll::Ready(Some(Ok(record))) => {
+                assert!(record.lsn < store.durable(), "it may be taken back");
+                followed.push(record.lsn);
+            }
+            Poll::Ready(Some(Err(ReadError::Lost { .. }))) => return followed,
+            Poll::Pending if was_over => return followed,
+            Poll::Pending => {
+                asleep_since = Some(count);
+                thread::park();
+            }
+            Poll::Ready(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Wakes a thread, and counts how often.
+struct Wakes {
+    task: thread::Thread,
+    count: AtomicUsize,
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.count.fetch_add(1, SeqCst);
+        self.task.unpark();
+    }
 }
 
 #[test]

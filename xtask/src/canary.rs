@@ -1,14 +1,10 @@
-//! Known bugs, each switched on by a cfg, and which suite has to catch each.
+//! Known bugs, each switched on by its name, and which suite has to catch each.
 //!
 //! A suite that cannot fail proves nothing. `tidy` demands that this table and the sources name the
 //! same canaries.
 
-use std::env;
 use std::ffi::OsString;
-use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -223,6 +219,9 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Kill, "esker-cli", CLI_ACK_BEFORE_DURABLE),
 ];
 
+/// The variable of the environment that names the bug that is on.
+const ON: &str = "ESKER_CANARY";
+
 /// How long the tests may take with one canary before it counts as not caught.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -238,15 +237,16 @@ pub(crate) fn run(
     for canary in CANARIES.iter().filter(|canary| canary.catcher == catcher) {
         let Canary { name, tests, .. } = canary;
         let mut build_command = command(tests);
-        switch_on(workspace, &mut build_command, name)?;
+        compile_in(&mut build_command);
         build_command.arg("--no-run");
         let settings = build_command
             .get_envs()
             .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
-        let settings: Vec<_> = settings.collect();
+        let on = (OsString::from(ON), OsString::from(name));
+        let settings: Vec<_> = settings.chain([on]).collect();
         let binaries = build(build_command)?;
         if binaries.is_empty() {
-            println!("FAILED: {tests} does not build with canary {name}");
+            println!("FAILED: {tests} does not build with canaries");
             tally.count(false);
             continue;
         }
@@ -261,37 +261,21 @@ pub(crate) fn run(
     Ok(tally)
 }
 
-/// Has cargo compile the workspace's own packages with one known bug switched on. With a flag for all
-/// packages it would compile their dependencies anew for each.
-///
-/// Cargo calls the compiler through a wrapper then: this program, by a link whose name is the bug's.
-/// It knows wrappers by their paths, so it does not take what one has compiled for another's.
-pub(crate) fn switch_on(
-    workspace: &Workspace,
-    command: &mut Command,
-    canary: &str,
-) -> io::Result<()> {
-    let links = workspace.target_dir("canaries");
-    fs::create_dir_all(&links)?;
-    let link = links.join(canary);
-    match fs::remove_file(&link) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => symlink(env::current_exe()?, &link)?,
-    }
-    command.env("RUSTC_WORKSPACE_WRAPPER", link);
-    Ok(())
+/// Has cargo compile all known bugs in, none of which is on until [`ON`] names it.
+pub(crate) fn compile_in(command: &mut Command) {
+    let flags = command
+        .get_envs()
+        .find_map(|(name, value)| (name == "RUSTFLAGS").then_some(value?.to_str()?));
+    let flags = format!("{} --cfg esker_canary", flags.unwrap_or_default());
+    command.env("RUSTFLAGS", flags.trim_start());
 }
 
-/// If this program was started by the link of a known bug, becomes the compiler that it wraps, with
-/// that bug switched on. Returns the error if that fails, and nothing otherwise.
-pub(crate) fn become_compiler() -> Option<io::Error> {
-    let mut args = env::args_os();
-    let program = args.next()?;
-    let name = Path::new(&program).file_name()?.to_str()?;
-    let canary = CANARIES.iter().find(|canary| canary.name == name)?;
-    let mut compiler = Command::new(args.next()?);
-    let flag = format!("esker_canary=\"{}\"", canary.name);
-    Some(compiler.args(args).args(["--cfg", &flag]).exec())
+/// Switches one of the bugs that are compiled in on, and the others off.
+pub(crate) fn switch_on(command: &mut Command, canary: Option<&str>) {
+    match canary {
+        Some(name) => command.env(ON, name),
+        None => command.env_remove(ON),
+    };
 }
 
 /// Runs test binaries until one shows the sign. What they print is the report of a bug that is meant

@@ -74,10 +74,6 @@ fn list() {
 }
 
 fn main() -> ExitCode {
-    if let Some(error) = canary::become_compiler() {
-        eprintln!("xtask: {error}");
-        return ExitCode::FAILURE;
-    }
     let matches = command().get_matches();
     let Some((name, matches)) = matches.subcommand() else {
         return ExitCode::from(2);

@@ -7,8 +7,9 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use cargo_metadata::{Message, Metadata, MetadataCommand};
 
-use crate::canary::switch_on;
+use crate::canary;
 use crate::suite::{SuiteError, Tally};
+use crate::trial::Program;
 
 /// The workspace that this binary was built from.
 pub(crate) struct Workspace {
@@ -54,25 +55,24 @@ impl Workspace {
         command
     }
 
-    /// Builds the `esker` binary in release, a known bug switched on or not, and says where it is.
-    pub(crate) fn build_esker(&self, canary: Option<&str>) -> Result<PathBuf, SuiteError> {
-        self.build_binary("esker-cli", canary)
+    /// Builds the program of a package in release.
+    pub(crate) fn build_program(&self, package: &str) -> Result<Program, SuiteError> {
+        self.built(package, self.cargo(&["build", "--release"]))
     }
 
-    /// Builds the binary of a package in the same way.
-    pub(crate) fn build_binary(
-        &self,
-        package: &str,
-        canary: Option<&str>,
-    ) -> Result<PathBuf, SuiteError> {
-        let mut command = self.cargo(&["build", "--release", "--package", package]);
-        if let Some(canary) = canary {
-            command.arg("--target-dir").arg(self.target_dir("canary"));
-            switch_on(self, &mut command, canary)?;
-        }
-        build(command)?
-            .pop()
-            .ok_or_else(|| format!("the binary of {package} does not build").into())
+    /// The same with the known bugs, none of which is on.
+    pub(crate) fn build_with_canaries(&self, package: &str) -> Result<Program, SuiteError> {
+        let mut command = self.cargo(&["build", "--release", "--target-dir"]);
+        command.arg(self.target_dir("canary"));
+        canary::compile_in(&mut command);
+        self.built(package, command)
+    }
+
+    fn built(&self, package: &str, mut command: Command) -> Result<Program, SuiteError> {
+        command.args(["--package", package]);
+        let file = build(command)?.pop();
+        let file = file.ok_or_else(|| format!("the program of {package} does not build"))?;
+        Ok(file.into())
     }
 }
 

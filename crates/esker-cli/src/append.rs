@@ -399,7 +399,7 @@ fn print(output: &mut Output, shares: &[Done]) -> Result<(), Failure> {
 /// Waits until what was asked for holds for `last` and everything before it.
 fn hold(store: &Store, durability: DurabilityArg, last: Option<Lsn>) -> Result<(), CommitError> {
     // The known bug that `cargo xtask kill --canary` has to catch.
-    if cfg!(esker_canary = "cli-ack-before-durable") {
+    if canary!("cli-ack-before-durable") {
         return Ok(());
     }
     match (durability, last) {

@@ -4,6 +4,9 @@
 //! else to standard error; the exit status is 0 for success, 1 for failure, 2 for wrong usage. When
 //! nobody reads its output any more it closes the store and ends quietly.
 
+#[macro_use]
+mod canary;
+
 mod append;
 mod args;
 mod bench;

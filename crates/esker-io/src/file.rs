@@ -149,7 +149,7 @@ impl FileHandle {
     /// answer is one.
     pub(crate) fn confirm(&self, action: &Action) -> Result<(), IoError> {
         let promises = action.is_durable() || action.kind() == OperationKind::Sync;
-        if !promises || !self.inner.falls_silent || cfg!(esker_canary = "io-sync-unconfirmed") {
+        if !promises || !self.inner.falls_silent || canary!("io-sync-unconfirmed") {
             return Ok(());
         }
         statx(self.fd())

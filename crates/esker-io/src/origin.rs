@@ -56,7 +56,7 @@ impl Origin {
     /// Whether this is still the process, and not a child of it. One load.
     #[must_use]
     pub fn is_here(self) -> bool {
-        self.0 == FORKS.load(Relaxed) || cfg!(esker_canary = "io-fork-goes-unnoticed")
+        self.0 == FORKS.load(Relaxed) || canary!("io-fork-goes-unnoticed")
     }
 }
 

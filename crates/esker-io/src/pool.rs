@@ -70,7 +70,7 @@ impl Pool {
         }
         let added = state.jobs.len() - before;
         drop(state);
-        if !cfg!(esker_canary = "io-pool-wakes-nobody") {
+        if !canary!("io-pool-wakes-nobody") {
             for _ in 0..added.min(self.limit) {
                 self.shared.changed.notify_one();
             }
@@ -84,7 +84,7 @@ impl Shared {
     fn work(&self) {
         let mut state = self.state.lock();
         loop {
-            if state.closed && cfg!(esker_canary = "io-pool-leaves-jobs") {
+            if state.closed && canary!("io-pool-leaves-jobs") {
                 return;
             }
             let Some(job) = state.jobs.pop_front() else {

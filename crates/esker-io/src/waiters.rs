@@ -158,7 +158,7 @@ impl Parked {
         let seat = unsafe { &*self.seat };
         // Release: pairs with the Acquire in `park`; the thread sees what it was called for, and gives
         // the seat up only after this.
-        let ordering = if cfg!(esker_canary = "io-calls-relaxed") {
+        let ordering = if canary!("io-calls-relaxed") {
             Relaxed
         } else {
             Release
@@ -191,7 +191,7 @@ impl Waiters {
                 None => return false,
             };
             let mut state = self.state.lock();
-            if state.epoch != seen && !cfg!(esker_canary = "io-parks-without-looking") {
+            if state.epoch != seen && !canary!("io-parks-without-looking") {
                 continue;
             }
             if !state.leading && driver.has_work() {
@@ -331,7 +331,7 @@ impl Waiters {
     /// Some condition may have come to hold: everybody asks again, or is asked for.
     pub(crate) fn wake(&self, driver: &dyn Driver) {
         // SeqCst: pairs with the fence in `Registered::new` (W1).
-        if !cfg!(esker_canary = "io-wakes-without-fence") {
+        if !canary!("io-wakes-without-fence") {
             fence(SeqCst);
         }
         // Relaxed: ordered by the fence.
@@ -343,7 +343,7 @@ impl Waiters {
             (advance(&mut state), core::mem::take(&mut state.blocked))
         };
         self.bell.ring(bits);
-        if kick && !cfg!(esker_canary = "io-wakes-no-leader") {
+        if kick && !canary!("io-wakes-no-leader") {
             driver.kick();
         }
     }
@@ -373,7 +373,7 @@ fn advance(state: &mut State) -> u32 {
 
 /// Calls one who can lead, if one is needed (W4). The bit to ring for.
 fn hand_over(state: &mut State, driver: &dyn Driver) -> u32 {
-    if cfg!(esker_canary = "io-leader-leaves-silently") {
+    if canary!("io-leader-leaves-silently") {
         return 0;
     }
     if state.leading || state.parked.is_empty() || !driver.has_work() {

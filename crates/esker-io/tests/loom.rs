@@ -6,14 +6,18 @@
 //! RUSTFLAGS="--cfg esker_loom" cargo test --release -p esker-io --test loom
 //! ```
 //!
-//! With `--cfg esker_canary="NAME"` besides, for a canary of either, this has to fail. A lost
-//! wake-up shows as a deadlock.
+//! With `--cfg esker_canary` besides, and `ESKER_CANARY=NAME` in the environment for a canary of
+//! either, this has to fail. A lost wake-up shows as a deadlock.
 #![cfg(esker_loom)]
 #![allow(
     dead_code,
     unused_imports,
     reason = "the modules are included as they are"
 )]
+
+#[macro_use]
+#[path = "../src/canary.rs"]
+mod canary;
 
 #[path = "../src/pool.rs"]
 mod pool;

@@ -11,6 +11,10 @@
     reason = "the modules are included as they are"
 )]
 
+#[macro_use]
+#[path = "../src/canary.rs"]
+mod canary;
+
 #[path = "../src/pool.rs"]
 mod pool;
 mod scenarios;

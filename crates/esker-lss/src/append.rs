@@ -148,7 +148,7 @@ impl<B: Backend> Core<B> {
                 return Err(AppendError::BatchTooLarge { max_bytes });
             }
         }
-        if cfg!(esker_canary = "lss-batch-in-parts") {
+        if canary!("lss-batch-in-parts") {
             let records = records.iter();
             return records.map(|record| self.append(room, record)).collect();
         }

@@ -167,7 +167,7 @@ impl<B: Backend> Core<B> {
 /// and so may what has been written and not synced, whatever a later sync says.
 impl<B: Backend> Syncs for Arc<Core<B>> {
     fn watch(&self, sync: &mut dyn FnMut() -> Result<(), IoError>) -> Result<(), IoError> {
-        if cfg!(esker_canary = "lss-space-syncs-unwatched") {
+        if canary!("lss-space-syncs-unwatched") {
             return sync();
         }
         self.in_flight(sync)

@@ -145,7 +145,7 @@ impl<B: Backend> Sink for SyncDone<B> {
             return;
         }
         let covers = (!sync.failed.load(Ordering::Relaxed)).then_some(
-            if cfg!(esker_canary = "lss-sync-covers-later-writes") {
+            if canary!("lss-sync-covers-later-writes") {
                 sync.core.written.next()
             } else {
                 sync.next
@@ -236,9 +236,8 @@ impl<B: Backend> Core<B> {
         let Waiting { buffers, next, .. } = waiting;
         let mut admitted = Vec::new();
         while let Some(first) = buffers.first_entry() {
-            let in_turn = !serialised
-                || *first.key() == *next
-                || cfg!(esker_canary = "lss-serialised-out-of-turn");
+            let in_turn =
+                !serialised || *first.key() == *next || canary!("lss-serialised-out-of-turn");
             if !in_turn || !self.admits(first.get()) {
                 break;
             }
@@ -251,11 +250,11 @@ impl<B: Backend> Core<B> {
     /// D1. What is admitted once stays so: the durable prefix only grows.
     fn admits(&self, sealed: &SealedBuffer) -> bool {
         let geometry = &self.geometry;
-        let one_more = u64::from(cfg!(esker_canary = "lss-window-of-one-more"));
+        let one_more = u64::from(canary!("lss-window-of-one-more"));
         let slots = u64::from(geometry.window_slots()) + one_more;
         let end = self.durable.lsn().saturating_add(geometry.window_bytes());
         sealed.seq().get() < self.durable.next() + slots
-            && (sealed.next_base() <= end || cfg!(esker_canary = "lss-window-without-bytes"))
+            && (sealed.next_base() <= end || canary!("lss-window-without-bytes"))
     }
 
     /// Writes one buffer: in this thread for a committer, else it is submitted.
@@ -287,8 +286,7 @@ impl<B: Backend> Core<B> {
                 return self.poison_with(error);
             }
         };
-        let confirms =
-            durability == Durability::Durable || cfg!(esker_canary = "lss-written-is-durable");
+        let confirms = durability == Durability::Durable || canary!("lss-written-is-durable");
         let write = Arc::new(SlotWrite {
             core: Arc::clone(self),
             seq,
@@ -325,24 +323,25 @@ impl<B: Backend> Core<B> {
 
     /// Fills the header in: D2.
     fn finish(&self, sealed: &mut SealedBuffer) {
-        let header = SlotHeader {
+        let mut header = SlotHeader {
             extent: sealed.is_extent(),
             len: sealed.len(),
             epoch: self.epoch,
             store_id: self.geometry.store_id(),
             seq: sealed.seq().get(),
             base: Lsn::new(sealed.base()),
-            durable: if cfg!(esker_canary = "lss-header-claims-its-base") {
-                Lsn::new(sealed.base())
-            } else if cfg!(esker_canary = "lss-header-without-durable") {
-                Lsn::ZERO
-            } else if cfg!(esker_canary = "lss-header-names-the-confirmed") {
-                Lsn::new(self.durable.confirmed())
-            } else {
-                Lsn::new(self.durable.lsn())
-            },
+            durable: Lsn::new(self.durable.lsn()),
             epoch_start: self.start.lsn,
         };
+        if canary!("lss-header-claims-its-base") {
+            header.durable = header.base;
+        }
+        if canary!("lss-header-without-durable") {
+            header.durable = Lsn::ZERO;
+        }
+        if canary!("lss-header-names-the-confirmed") {
+            header.durable = Lsn::new(self.durable.confirmed());
+        }
         let bytes = header.encode(&sealed.padded_bytes()[slot::HEADER_BYTES..]);
         sealed.header_mut().copy_from_slice(&bytes);
     }
@@ -398,7 +397,7 @@ impl<B: Backend> Core<B> {
     pub(crate) fn undurable_files(&self) -> (u64, Vec<B::File>) {
         // Both as of one moment: the address that the prefix names may lag behind the buffer, and
         // the file between the two would be left out.
-        let mark = if cfg!(esker_canary = "lss-sync-by-the-lagging-address") {
+        let mark = if canary!("lss-sync-by-the-lagging-address") {
             Some((self.written.next(), self.written.lsn()))
         } else {
             self.written.mark(self.start.seq)
@@ -406,7 +405,7 @@ impl<B: Backend> Core<B> {
         let Some((next, end)) = mark else {
             return (self.start.seq, Vec::new());
         };
-        let from = if cfg!(esker_canary = "lss-sync-of-the-last-segment") {
+        let from = if canary!("lss-sync-of-the-last-segment") {
             end.saturating_sub(1)
         } else {
             self.durable.lsn()

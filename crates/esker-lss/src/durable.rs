@@ -122,7 +122,7 @@ impl Durable {
             return false;
         }
         if let Some((next, lsn)) = self.confirmed.mark(self.opened_at) {
-            let until = if cfg!(esker_canary = "durable-not-held") {
+            let until = if canary!("durable-not-held") {
                 0
             } else {
                 flights.next
@@ -142,7 +142,7 @@ impl Durable {
 
     /// Something has failed: the prefix stands still from now on.
     pub(crate) fn freeze(&self) {
-        if cfg!(esker_canary = "lss-failed-sync-made-good") {
+        if canary!("lss-failed-sync-made-good") {
             return;
         }
         self.flights.lock().failed = true;

@@ -256,7 +256,7 @@ impl<'s, B: Backend> Follower<'s, B> {
             }
             // Before the look at the end: what was durable when the failure came is given out first.
             let poison = self.core.poison.get();
-            let end = if cfg!(esker_canary = "lss-follows-what-is-written") {
+            let end = if canary!("lss-follows-what-is-written") {
                 Lsn::new(self.core.written.lsn())
             } else {
                 Lsn::new(self.core.durable.lsn())

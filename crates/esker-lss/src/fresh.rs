@@ -80,7 +80,7 @@ impl Fresh {
         let mut slots = self.slots.lock();
         // Relaxed: stored only with `slots` locked. K3: the last one may have left meanwhile.
         let is_wanted = self.followers.load(Ordering::Relaxed) != 0;
-        if !is_wanted && !cfg!(esker_canary = "fresh-kept-for-nobody") {
+        if !is_wanted && !canary!("fresh-kept-for-nobody") {
             return;
         }
         let oldest = (slots.len() == SLOTS).then(|| slots.pop_front());
@@ -92,7 +92,7 @@ impl Fresh {
     /// The slot that begins at `base`, if it is here.
     pub(crate) fn find(&self, base: u64) -> Option<Slot> {
         let slots = self.slots.lock();
-        if cfg!(esker_canary = "lss-fresh-whatever-its-address") {
+        if canary!("lss-fresh-whatever-its-address") {
             return slots.back().cloned();
         }
         slots.iter().rev().find(|slot| slot.base == base).cloned()

@@ -32,6 +32,9 @@
 //! names; and in epochs, which keep out what a crash has left behind.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod canary;
+
 mod append;
 mod appender;
 mod commit;

@@ -307,7 +307,7 @@ impl<B: Backend> Log<B> {
     /// Whether a record with this header can be at `lsn`, before its checksum is known: what it
     /// makes one allocate and read is bounded.
     pub(crate) fn is_possible(&self, lsn: Lsn, header: RecordHeader, end: u64) -> bool {
-        if cfg!(esker_canary = "lss-length-before-checksum") {
+        if canary!("lss-length-before-checksum") {
             return true;
         }
         let fits = lsn

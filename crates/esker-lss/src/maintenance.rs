@@ -217,7 +217,7 @@ impl<B: Backend> Core<B> {
             drop(superblock);
             updated.map_err(MaintainError::Superblock)?;
             // Everything below is durable, so nothing is written or synced there any more.
-            let below = if cfg!(esker_canary = "lss-checkpoint-closes-the-written") {
+            let below = if canary!("lss-checkpoint-closes-the-written") {
                 self.written.lsn()
             } else {
                 position.lsn.get()

@@ -95,7 +95,7 @@ pub(crate) fn open<B: Backend>(
     let found = *superblock.current();
     let geometry = found.geometry;
     check(&options, &geometry)?;
-    let lives = u32::from(!cfg!(esker_canary = "lss-epoch-stays") || found.epoch == 0);
+    let lives = u32::from(!canary!("lss-epoch-stays") || found.epoch == 0);
     let epoch = found
         .epoch
         .checked_add(lives)
@@ -115,10 +115,10 @@ pub(crate) fn open<B: Backend>(
     // on all of them are acted upon.
     let recovered = rewrite(&segments, &found, recovered)?;
     let start = recovered.end;
-    if !cfg!(esker_canary = "lss-recovery-without-sync") {
+    if !canary!("lss-recovery-without-sync") {
         segments.sync_range(found.checkpoint.lsn, start.lsn)?;
     }
-    if !cfg!(esker_canary = "lss-recovery-without-names") {
+    if !canary!("lss-recovery-without-names") {
         backend.sync_dir(dir)?;
     }
     superblock.sync()?;

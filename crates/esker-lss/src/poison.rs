@@ -76,7 +76,7 @@ impl PoisonCell {
 
     /// Whether this is the process that opened the store, and not a child of it.
     pub(crate) fn is_here(&self) -> bool {
-        self.origin.is_here() || cfg!(esker_canary = "lss-fork-goes-unnoticed")
+        self.origin.is_here() || canary!("lss-fork-goes-unnoticed")
     }
 
     /// The same as [`get`](Self::get), which in a child of the process that opened the store is that it

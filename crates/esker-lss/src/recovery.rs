@@ -257,7 +257,7 @@ fn look_ahead<B: Backend>(
     let block = geometry.block().bytes();
     let start = end.lsn.get();
     let window_end = start + geometry.window_bytes() + block as u64;
-    let limit = if cfg!(esker_canary = "lss-recovery-stops-at-window") {
+    let limit = if canary!("lss-recovery-stops-at-window") {
         window_end
     } else {
         window_end.max(Lsn::LIMIT.get())

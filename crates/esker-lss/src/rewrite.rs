@@ -34,7 +34,7 @@ pub(crate) fn rewrite<B: Backend>(
     recovered: Recovered,
 ) -> Result<Recovered, OpenError> {
     let proven = recovered.durable;
-    if proven >= recovered.end.lsn || cfg!(esker_canary = "lss-recovery-without-rewrite") {
+    if proven >= recovered.end.lsn || canary!("lss-recovery-without-rewrite") {
         return Ok(recovered);
     }
     let boundaries = recovered.boundaries.values().rev();

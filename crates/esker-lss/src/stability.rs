@@ -107,8 +107,9 @@ impl Frontier {
         entry.done.fetch_max(seq + 1, Ordering::Release);
         // SeqCst fence: pairs with itself (F3). Of two that could each leave the advance to the
         // other, the later one's walk sees the entry of the earlier one.
-        #[cfg(not(esker_canary = "frontier-no-fence"))]
-        fence(Ordering::SeqCst);
+        if !canary!("frontier-no-fence") {
+            fence(Ordering::SeqCst);
+        }
         self.walk()
     }
 
@@ -124,16 +125,14 @@ impl Frontier {
             // Relaxed: ordered by the load of `done`. Of this buffer if the exchange succeeds: the
             // entry changes hands only after the prefix has passed it.
             let end = entry.end.load(Ordering::Relaxed);
-            #[cfg(not(esker_canary = "frontier-store"))]
-            let passed = self
-                .next
+            let passed = if canary!("frontier-store") {
+                self.next.store(next + 1, Ordering::Release);
+                Ok(next)
+            } else {
                 // Release: hands on what this buffer's completion published. Acquire on failure, as in
                 // `next`: takes over what those that others have passed published.
-                .compare_exchange(next, next + 1, Ordering::Release, Ordering::Acquire);
-            #[cfg(esker_canary = "frontier-store")]
-            let passed = {
-                self.next.store(next + 1, Ordering::Release);
-                Ok::<u64, u64>(next)
+                let (success, failure) = (Ordering::Release, Ordering::Acquire);
+                self.next.compare_exchange(next, next + 1, success, failure)
             };
             match passed {
                 Ok(_) => {

@@ -43,7 +43,7 @@ pub(crate) fn lock<B: Backend>(
 ) -> Result<bool, IoError> {
     let mut left = timeout;
     loop {
-        if backend.try_lock(file)? || cfg!(esker_canary = "lss-lock-not-waited-for") {
+        if backend.try_lock(file)? || canary!("lss-lock-not-waited-for") {
             return Ok(true);
         }
         if left.is_zero() {
@@ -150,8 +150,7 @@ impl<B: Backend> SuperblockFile<B> {
         );
         // A second attempt after an error must not look older than the first.
         self.current.counter = next.counter;
-        for _ in 0..COPY_OFFSETS.len() - usize::from(cfg!(esker_canary = "lss-superblock-one-copy"))
-        {
+        for _ in 0..COPY_OFFSETS.len() - usize::from(canary!("lss-superblock-one-copy")) {
             write_copy(&*self.backend, &self.file, self.doubtful, &next)?;
             self.doubtful = 1 - self.doubtful;
         }
@@ -264,9 +263,7 @@ fn write_copy<B: Backend>(
 
 /// Which of the copies is not the one that `current` was taken from, or either, if both are alike.
 fn doubtful(copies: &Copies, current: &Superblock) -> usize {
-    usize::from(
-        copies[0] == Ok(*current) && !cfg!(esker_canary = "lss-superblock-first-copy-first"),
-    )
+    usize::from(copies[0] == Ok(*current) && !canary!("lss-superblock-first-copy-first"))
 }
 
 fn load<B: Backend>(

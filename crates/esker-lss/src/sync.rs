@@ -222,7 +222,6 @@ mod contended {
             self.scheduled().load(order)
         }
 
-        #[cfg(esker_canary = "frontier-store")]
         pub(crate) fn store(&self, value: u64, order: Ordering) {
             self.scheduled().store(value, order);
         }

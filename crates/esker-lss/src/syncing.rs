@@ -26,7 +26,7 @@ impl Syncing {
             }
             // Another sync was faster. Whoever was turned away meanwhile may have written more.
             self.end();
-            if cfg!(esker_canary = "lss-sync-does-not-look-again") {
+            if canary!("lss-sync-does-not-look-again") {
                 return;
             }
         }

@@ -68,7 +68,7 @@ impl Tasks {
             waker = waker.and_then(|waker| inner.waiting.insert(place, waker));
             // Relaxed: ordered by the fence.
             self.count.store(inner.waiting.len(), Ordering::Relaxed);
-            if cfg!(esker_canary = "tasks-let-the-committer-sleep") {
+            if canary!("tasks-let-the-committer-sleep") {
                 None
             } else {
                 inner.asleep.take()
@@ -79,8 +79,9 @@ impl Tasks {
             committer.unpark();
         }
         // SeqCst fence: V1; pairs with the one in `reached`.
-        #[cfg(not(esker_canary = "tasks-enter-without-fence"))]
-        fence(Ordering::SeqCst);
+        if !canary!("tasks-enter-without-fence") {
+            fence(Ordering::SeqCst);
+        }
         true
     }
 

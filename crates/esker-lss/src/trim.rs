@@ -78,12 +78,12 @@ impl<B: Backend> Core<B> {
         if boundary.lsn <= first.lsn {
             return Ok(first.lsn);
         }
-        if cfg!(esker_canary = "lss-trim-removes-first") {
+        if canary!("lss-trim-removes-first") {
             self.segments
                 .remove_below(boundary.lsn, self.options.spare_segments, self)
                 .map_err(TrimError::Remove)?;
         }
-        if cfg!(esker_canary = "lss-trim-says-so-first") {
+        if canary!("lss-trim-says-so-first") {
             self.first.store(boundary.lsn.get(), Ordering::Release);
         }
         self.update_superblock(&mut superblock, |next| {
@@ -96,7 +96,7 @@ impl<B: Backend> Core<B> {
         // Release: pairs with the acquire in `first`.
         self.first.store(boundary.lsn.get(), Ordering::Release);
         self.marks.trimmed(boundary.lsn, segment_bytes);
-        let freed_below = if cfg!(esker_canary = "lss-trim-frees-one-more") {
+        let freed_below = if canary!("lss-trim-frees-one-more") {
             Lsn::new(lsn.get() + segment_bytes)
         } else {
             boundary.lsn

@@ -92,7 +92,7 @@ impl Turns {
         let batch = {
             let mut state = self.state.lock();
             if let Some(joined) = state.under_way.iter_mut().find(|one| end <= one.end) {
-                if !cfg!(esker_canary = "turns-late-rider-uncounted") {
+                if !canary!("turns-late-rider-uncounted") {
                     joined.riders += 1;
                 }
                 joined.batch
@@ -162,7 +162,7 @@ impl Turns {
             self.crowd.store(riders + state.riders, Ordering::Relaxed);
             state.leaders -= 1;
             let is_orphaned = state.riders > 0 && !state.is_led;
-            let calls = is_orphaned && !cfg!(esker_canary = "turns-no-heir");
+            let calls = is_orphaned && !canary!("turns-no-heir");
             if calls {
                 state.leaders += 1;
                 state.is_led = true;

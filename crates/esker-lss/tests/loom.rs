@@ -10,6 +10,10 @@
     reason = "the modules are included as they are"
 )]
 
+#[macro_use]
+#[path = "../src/canary.rs"]
+mod canary;
+
 #[path = "../src/durable.rs"]
 mod durable;
 #[path = "../src/fresh.rs"]

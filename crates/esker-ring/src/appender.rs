@@ -428,10 +428,7 @@ impl Appender {
         self.entry = self.entry.or_else(|| leases.lend());
         match self.entry {
             // Not vacant: a revoker is just reading where the last lease lay.
-            Some(entry)
-                if leases.get(entry).is_vacant()
-                    || cfg!(esker_canary = "lease-install-not-vacant") =>
-            {
+            Some(entry) if leases.get(entry).is_vacant() || canary!("lease-install-not-vacant") => {
                 records
             }
             _ => 1,

@@ -235,7 +235,7 @@ impl Ring {
     fn become_extent<'a>(&'a self, slot: &'a Slot, extent: Extent) -> Attempt<'a> {
         let shared = self.shared();
         let (seq, base) = (slot.tenancy.seq(), slot.tenancy.base());
-        let fits = if cfg!(esker_canary = "extent-trusts-its-look") {
+        let fits = if canary!("extent-trusts-its-look") {
             shared.padded_end(base, extent.sealed_len).ok_or(0)
         } else {
             shared.check_limit(base, extent.sealed_len)

@@ -178,7 +178,7 @@ impl Lease {
         self.end.store(u64::from(end), Ordering::Relaxed);
         // Relaxed: nobody but the owner acts on an active word.
         self.word.store(idle.0 | ACTIVE, Ordering::Relaxed);
-        if !cfg!(esker_canary = "lease-without-fence") {
+        if !canary!("lease-without-fence") {
             // SeqCst fence: between publishing the lease and looking for a seal (L2).
             fence(Ordering::SeqCst);
         }
@@ -192,7 +192,7 @@ impl Lease {
     pub(crate) fn begin(&self, idle: Idle, len: u32) -> bool {
         // Relaxed: takes nothing from anybody and publishes nothing. That it is a read-modify-write
         // decides between owner and revoker.
-        if cfg!(esker_canary = "lease-begin-by-store") {
+        if canary!("lease-begin-by-store") {
             self.word
                 .store(idle.after(len).0 | ACTIVE, Ordering::Relaxed);
             return true;
@@ -215,20 +215,18 @@ impl Lease {
         debug_assert!(active & (LIVE | ACTIVE) == LIVE | ACTIVE, "{active:#x}");
         let idle = Idle(active & !ACTIVE);
         // Release: publishes the record, and the lease's place, to the revoker that closes it (L1).
-        let ordering = if cfg!(esker_canary = "lease-commit-relaxed") {
+        let ordering = if canary!("lease-commit-relaxed") {
             Ordering::Relaxed
         } else {
             Ordering::Release
         };
         self.word.store(idle.0, ordering);
-        if !cfg!(esker_canary = "lease-commit-without-fence") {
+        if !canary!("lease-commit-without-fence") {
             // Between offering the lease to revokers and looking for their notice (L4).
             self.fences.light();
         }
         // Relaxed: the fence orders it.
-        if self.notice.load(Ordering::Relaxed) == 0
-            || cfg!(esker_canary = "lease-commit-ignores-notice")
-        {
+        if self.notice.load(Ordering::Relaxed) == 0 || canary!("lease-commit-ignores-notice") {
             Commit::Idle
         } else {
             self.heed(idle)
@@ -276,7 +274,7 @@ impl Lease {
             if seen & (LIVE | CLOSING) != LIVE || seen & TAG_MASK != tag(seq) {
                 return Revoke::Gone;
             }
-            if seen & ACTIVE != 0 && !cfg!(esker_canary = "lease-revokes-active") {
+            if seen & ACTIVE != 0 && !canary!("lease-revokes-active") {
                 return Revoke::UnderWay;
             }
             // Acquire: what the owner has committed under the lease, and where it lies (L1).
@@ -397,7 +395,7 @@ impl Leases {
         if under_way == 0 {
             return;
         }
-        if !cfg!(esker_canary = "lease-look-without-fence") {
+        if !canary!("lease-look-without-fence") {
             // Between leaving a notice and the last look (L4).
             self.fences.heavy();
         }

@@ -65,6 +65,9 @@
 //! the ordering edges (named E1 to E7 and
 //! L1 to L4 in the code), and the argument for each invariant (R1 to R8).
 
+#[macro_use]
+mod canary;
+
 mod appender;
 mod batch;
 mod blocker;

@@ -227,7 +227,7 @@ impl Ring {
         let slot = shared.slot(shared.newest());
         // Looked up before the atomic, which everything after it waits for.
         let memory = shared.at(slot, 0);
-        let stale = cfg!(esker_canary = "stale-identity").then(|| slot.tenancy.base());
+        let stale = canary!("stale-identity").then(|| slot.tenancy.base());
         match slot.word.take(len, most, shared.shape.capacity) {
             Ok((offset, len)) => Ok(Taken {
                 slot,

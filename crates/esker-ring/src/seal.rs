@@ -130,7 +130,7 @@ impl Ring {
                     // Identity after the compare-and-swap: it may be a later buffer than the one
                     // that was looked up (R5). Then all before it is sealed as well.
                     let seq = BufferSeq::new(slot.tenancy.seq());
-                    if cfg!(esker_canary = "leave-before-close") {
+                    if canary!("leave-before-close") {
                         let buffer = Shared::leave_as_sealer(shared, slot);
                         let end = shared.close(slot, u64::from(end));
                         return Seal::Sealed { seq, end, buffer };

@@ -75,7 +75,7 @@ impl SealedBuffer {
             // SAFETY: the flush claim is held: the inserter is out, and nobody else looks (E3).
             unsafe { &*extent }.as_ref().map(AlignedBuf::as_non_null)
         });
-        if cfg!(esker_canary = "extent-freed-at-hand-over") {
+        if canary!("extent-freed-at-hand-over") {
             slot.memory.extent.with_mut(|extent| {
                 // SAFETY: it is not: this buffer goes on to use the memory that is freed here.
                 drop(unsafe { (*extent).take() });

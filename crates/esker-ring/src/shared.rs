@@ -238,7 +238,7 @@ impl Shared {
     pub(crate) fn close_at(&self, slot: &Slot, seq: u64, end: u64, next_base: u64) {
         slot.tenancy.close(seq, end, next_base);
         self.fence();
-        if self.open_after(seq) != Opening::Opened && !cfg!(esker_canary = "close-wakes-nobody") {
+        if self.open_after(seq) != Opening::Opened && !canary!("close-wakes-nobody") {
             self.waiters.wake_all();
         }
     }
@@ -246,7 +246,7 @@ impl Shared {
     /// The fence of "who opens": between publishing one condition for opening a buffer and looking
     /// at the others. Whoever fences last sees them all (E7).
     fn fence(&self) {
-        if !cfg!(esker_canary = "open-without-fence") {
+        if !canary!("open-without-fence") {
             fence(Ordering::SeqCst);
         }
     }
@@ -269,7 +269,7 @@ impl Shared {
         }
         // The claim. Release: passes on that `seq` is closed (E4), and with it the claims before
         // this one, for `closed` comes after the claim of its own buffer (E5).
-        if cfg!(esker_canary = "claim-by-store") {
+        if canary!("claim-by-store") {
             self.opening.store(next, Ordering::Release);
         } else if self
             .opening
@@ -279,12 +279,12 @@ impl Shared {
             return Opening::Moved;
         }
         // From here to `wake_all` others wait for this thread.
-        if cfg!(esker_canary = "wake-before-open") {
+        if canary!("wake-before-open") {
             self.waiters.wake_all();
         }
         to.tenancy.begin(next, base);
         to.word.open(self.shape.header);
-        if !cfg!(esker_canary = "wake-before-open") {
+        if !canary!("wake-before-open") {
             self.waiters.wake_all();
         }
         Opening::Opened
@@ -304,7 +304,7 @@ impl Shared {
     pub(crate) fn claim_after_own(&self, seq: u64) {
         debug_assert!(self.newest() == seq);
         // Release: as the claim in `open_after` (E4), with no fence beside it.
-        let ordering = if cfg!(esker_canary = "extent-claim-relaxed") {
+        let ordering = if canary!("extent-claim-relaxed") {
             Ordering::Relaxed
         } else {
             Ordering::Release
@@ -361,7 +361,7 @@ impl Shared {
     pub(crate) fn leave_as_sealer(shared: &Arc<Self>, slot: &Slot) -> Option<SealedBuffer> {
         let seq = slot.tenancy.seq();
         let departure = Departure(shared, slot);
-        if !cfg!(esker_canary = "lease-survives-seal") {
+        if !canary!("lease-survives-seal") {
             let mut panicked = None;
             shared.leases.revoke(seq, |closing| {
                 // Each lease is closed, whatever the void writer does with one of them.
@@ -412,7 +412,7 @@ impl Shared {
         // The lease's writer count holds the tenancy in its slot until the departure.
         let slot = self.slot(seq);
         let departure = Departure(self, slot);
-        if used < end && !cfg!(esker_canary = "lease-rest-not-void") {
+        if used < end && !canary!("lease-rest-not-void") {
             let (bytes, len) = (self.at(slot, used), (end - used) as usize);
             slot.memory.note_writes(bytes, len);
             // SAFETY: the bytes are initialised and live as long as the ring. They are the lease's
@@ -467,8 +467,9 @@ impl Shared {
         let slot = self.slot(seq);
         let next = seq.wrapping_add(self.slots());
         slot.tenancy.free_for(next);
-        #[cfg(esker_canary = "recycle-store")]
-        slot.word.reset(self.shape.header);
+        if canary!("recycle-store") {
+            slot.word.reset(self.shape.header);
+        }
         self.fence();
         let newest = self.newest();
         // Only if the slot is the next in order: else whoever closes the one before it comes
@@ -486,12 +487,12 @@ impl Shared {
                 Some(position) => (Some(position), 0),
                 // Claimed, but its base is not stored yet: it will be where the one before it ends,
                 // which was sealed before the claim (E4).
-                None if cfg!(esker_canary = "position-of-the-sealed") => {
+                None if canary!("position-of-the-sealed") => {
                     (self.position_in(newest.wrapping_sub(1)), 1)
                 }
                 None => (self.position_after(newest.wrapping_sub(1)), 1),
             };
-            let age = if cfg!(esker_canary = "position-without-age") {
+            let age = if canary!("position-without-age") {
                 0
             } else {
                 age
@@ -499,7 +500,7 @@ impl Shared {
             // The slot was not reused before `opening` passed it by a whole round (E5).
             let is_whole = self.newest().wrapping_sub(newest) + age < self.slots();
             if let Some(position) = position
-                && (is_whole || cfg!(esker_canary = "position-without-recheck"))
+                && (is_whole || canary!("position-without-recheck"))
             {
                 return position;
             }

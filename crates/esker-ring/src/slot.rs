@@ -131,7 +131,7 @@ impl Tenancy {
         // and one that reads `seq` sees `base`. (A fence before the claim passes on nearly as much,
         // but an extent has none there, and whoever finds the ring full and opens it may have none.)
         // For reservers the word's Release does it (E2).
-        let ordering = if cfg!(esker_canary = "base-relaxed") {
+        let ordering = if canary!("base-relaxed") {
             Ordering::Relaxed
         } else {
             Ordering::Release
@@ -142,14 +142,14 @@ impl Tenancy {
 
     /// Publishes the end. Only by the thread that sealed the tenancy, which still has its writer.
     pub(crate) fn close(&self, seq: u64, end: u64, next_base: u64) {
-        if cfg!(esker_canary = "closed-before-base") {
+        if canary!("closed-before-base") {
             self.closed.store(seq, Ordering::Release);
         }
         // Relaxed: read only under `closed` (E1) or under the flush claim (E3).
         self.end.store(end, Ordering::Relaxed);
         // Release: who reads a later tenancy's value ahead of its checks also sees the claims in
         // between, and so fails those checks (E5).
-        let ordering = if cfg!(esker_canary = "next-base-relaxed") {
+        let ordering = if canary!("next-base-relaxed") {
             Ordering::Relaxed
         } else {
             Ordering::Release
@@ -161,7 +161,7 @@ impl Tenancy {
 
     pub(crate) fn free_for(&self, seq: u64) {
         // Release: passes the flusher's last access to the memory on to the next opener (E6).
-        let ordering = if cfg!(esker_canary = "freed-relaxed") {
+        let ordering = if canary!("freed-relaxed") {
             Ordering::Relaxed
         } else {
             Ordering::Release

@@ -114,7 +114,7 @@ impl Waiters {
         loop {
             let generation = self.parked.lock().generation;
             // Outside the lock: it may open a buffer and wake others.
-            if !cfg!(esker_canary = "park-without-recheck") && ready() {
+            if !canary!("park-without-recheck") && ready() {
                 return true;
             }
             let mut parked = self.parked.lock();
@@ -140,7 +140,7 @@ impl Waiters {
             }
         }
         // SeqCst fence: as in `register` (E7).
-        if !cfg!(esker_canary = "notify-without-fence") {
+        if !canary!("notify-without-fence") {
             fence(Ordering::SeqCst);
         }
         // A waker that is left behind although it was ready costs one wake-up for nothing.

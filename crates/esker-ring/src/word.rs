@@ -305,7 +305,7 @@ impl StateWord {
     fn enter(&self, seen: Snapshot, next: Snapshot) -> Result<(), Snapshot> {
         // Acquire: pairs with the opener's Release (E2): base, sequence number and the end of
         // the previous flusher's accesses are visible. A reservation publishes nothing.
-        let ordering = if cfg!(esker_canary = "reserve-relaxed") {
+        let ordering = if canary!("reserve-relaxed") {
             Ordering::Relaxed
         } else {
             Ordering::Acquire
@@ -364,7 +364,7 @@ impl StateWord {
             // Acquire: reads from the end of the release sequences of every `leave` of this
             // tenancy (E3), and there was one for every reservation, for the count is zero. `load`
             // does not stand in for it: the slot may have come round to the same word since.
-            let ordering = if cfg!(esker_canary = "pin-relaxed") {
+            let ordering = if canary!("pin-relaxed") {
                 Ordering::Relaxed
             } else {
                 Ordering::Acquire
@@ -381,7 +381,7 @@ impl StateWord {
     pub(crate) fn leave(&self) -> Leave {
         // Release: publishes what was written under the reservation, and by the sealer the end,
         // next base and `closed`, to the flush claim (E3) and to pins.
-        let ordering = if cfg!(esker_canary = "commit-relaxed") {
+        let ordering = if canary!("commit-relaxed") {
             Ordering::Relaxed
         } else {
             Ordering::Release
@@ -392,7 +392,7 @@ impl StateWord {
             "left more often than entered: {before:?}"
         );
         let after = Snapshot(before.0 - ONE_WRITER);
-        let claimable = if cfg!(esker_canary = "flush-claim-with-writers") {
+        let claimable = if canary!("flush-claim-with-writers") {
             after.is_sealed() && !after.is_flushing()
         } else {
             after.is_claimable()
@@ -451,7 +451,6 @@ impl StateWord {
     }
 
     /// The bug that the canary `recycle-store` plants: a recycler that resets the word itself.
-    #[cfg(esker_canary = "recycle-store")]
     pub(crate) fn reset(&self, header: u32) {
         self.bits
             .store(Snapshot(0).at_offset(header).0, Ordering::Release);

@@ -4,8 +4,8 @@
 //! RUSTFLAGS="--cfg esker_loom" cargo test --release -p esker-ring --test loom
 //! ```
 //!
-//! With `--cfg esker_canary="NAME"` besides, for a name in the table of canaries in
-//! `docs/protocol.md`, the code has a known bug, and this has to fail.
+//! With `--cfg esker_canary` besides, and `ESKER_CANARY=NAME` in the environment for a name in the
+//! table of canaries in `docs/protocol.md`, the code has a known bug, and this has to fail.
 #![cfg(esker_loom)]
 
 mod scenarios;

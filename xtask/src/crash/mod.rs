@@ -29,7 +29,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::canary;
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::trial::{
-    Esker, FileSystem, Worker, clock_seed, missing_tool, number_arg, path_arg, roomy_dir,
+    Esker, FileSystem, Program, Worker, clock_seed, missing_tool, number_arg, path_arg, roomy_dir,
     working_backends,
 };
 use crate::workspace::Workspace;
@@ -130,19 +130,19 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         return run_canaries(workspace, &options, &kinds);
     }
     let given = |name: &str, package| match matches.get_one::<PathBuf>(name) {
-        Some(binary) => Ok(binary.clone()),
-        None => workspace.build_binary(package, None),
+        Some(file) => Ok(file.clone().into()),
+        None => workspace.build_program(package),
     };
-    let binary = given("esker", "esker-cli")?;
-    let backends = working_backends(&binary, &options.dir, &mut tally)?;
+    let esker: Program = given("esker", "esker-cli")?;
+    let backends = working_backends(&esker, &options.dir, &mut tally)?;
     let programs = Programs {
         writers: vec![
-            Writer::Command(binary.clone()),
+            Writer::Command(esker.clone()),
             Writer::Library(Worker {
-                binary: given("worker", "esker-worker")?,
+                program: given("worker", "esker-worker")?,
             }),
         ],
-        binary,
+        esker,
     };
     tally += run_rounds(&options, &programs, &kinds, &backends, false)?.tally;
     Ok(tally)
@@ -155,7 +155,8 @@ fn run_canaries(
     kinds: &[FileSystem],
 ) -> Result<Tally, SuiteError> {
     let mut tally = Tally::default();
-    let binary = workspace.build_binary("esker-cli", None)?;
+    let esker = workspace.build_with_canaries("esker-cli")?;
+    let worker = workspace.build_with_canaries("esker-worker")?;
     // What shows in one crash of some hundred takes as many; what shows at once ends it at once.
     let options = &Options {
         time: options.time.max(CANARY_TIME),
@@ -165,15 +166,15 @@ fn run_canaries(
     };
     for &name in canary::CRASH {
         let writer = if name == canary::CLI_ACK_BEFORE_DURABLE {
-            Writer::Command(workspace.build_binary("esker-cli", Some(name))?)
+            Writer::Command(esker.with(name))
         } else {
             Writer::Library(Worker {
-                binary: workspace.build_binary("esker-worker", Some(name))?,
+                program: worker.with(name),
             })
         };
         let programs = Programs {
             writers: vec![writer],
-            binary: binary.clone(),
+            esker: esker.clone(),
         };
         let start = Instant::now();
         let tested = run_rounds(options, &programs, kinds, &["uring", "blocking"], true)?;
@@ -195,14 +196,14 @@ struct Programs {
     /// What lives on the recorded disk, by turns.
     writers: Vec<Writer>,
     /// The command that makes the small changes and looks at what is there.
-    binary: PathBuf,
+    esker: Program,
 }
 
 impl Programs {
     /// The command, for the store on what is mounted at `point`.
     fn esker(&self, point: &Path, dir: &Path) -> Esker {
         Esker {
-            binary: self.binary.clone(),
+            program: self.esker.clone(),
             store: point.join("store"),
             log: dir.join("said"),
             append_args: Vec::new(),
@@ -213,7 +214,7 @@ impl Programs {
 /// What appends.
 #[derive(Clone)]
 enum Writer {
-    Command(PathBuf),
+    Command(Program),
     Library(Worker),
 }
 

@@ -96,9 +96,9 @@ impl Recorder<'_> {
         };
         let writers = &self.programs.writers;
         let (fed, printed, end) = match &writers[self.random.random_range(0..writers.len())] {
-            Writer::Command(binary) => {
+            Writer::Command(program) => {
                 let esker = Esker {
-                    binary: binary.clone(),
+                    program: program.clone(),
                     store: esker.store.clone(),
                     log: esker.log.clone(),
                     append_args: Vec::new(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::scenario::{Harm, check_end, plan, small_store};
 use crate::suite::{SuiteError, Tally};
 use crate::trial::{
-    End, Failure, FileSystem, Kill, Mounted, Store, live, missing_tool, run_tool, tool,
+    End, Failure, FileSystem, Kill, Mounted, Program, Store, live, missing_tool, run_tool, tool,
 };
 
 /// What happens.
@@ -109,14 +109,14 @@ impl Trouble {
     /// Lets it happen, and judges what came of it. Whether the append succeeded.
     pub(super) fn run(
         &self,
-        binary: &Path,
+        program: &Program,
         dir: &Path,
     ) -> Result<Result<bool, Failure>, SuiteError> {
         let image = dir.join("troubled");
         self.on.make(&image, self.on.least_bytes())?;
         let place = dir.join("trouble");
         let mounted = Mounted::new(self.on, &image, &place, "")?;
-        let mut store = small_store(mounted.point(), binary, dir, Kill::Never)?;
+        let mut store = small_store(mounted.point(), program, dir, Kill::Never)?;
         let (mounted, result) = match self.kind {
             Kind::Full(kib) => {
                 let result = fill(&mounted, &mut store, self.backend, kib)?;

@@ -26,8 +26,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::canary;
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::trial::{
-    Failure, FileSystem, Mounted, clock_seed, missing_tool, number_arg, path_arg, roomy_dir,
-    run_tool, working_backends,
+    Failure, FileSystem, Mounted, Program, clock_seed, missing_tool, number_arg, path_arg,
+    roomy_dir, run_tool, working_backends,
 };
 use crate::workspace::Workspace;
 use scenario::{Harm, Scenario, Templates, scenarios};
@@ -114,10 +114,10 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
     let mut tally = Tally::default();
     if matches.get_flag("canaries") {
         options.max_failures = 1;
+        let esker = workspace.build_with_canaries("esker-cli")?;
         for (name, cases) in canary::FAULTS {
             (*cases).clone_into(&mut options.only);
-            let binary = workspace.build_esker(Some(name))?;
-            let caught = run_all(&options, &binary, &mut Tally::default())?.failed > 0;
+            let caught = run_all(&options, &esker.with(name), &mut Tally::default())?.failed > 0;
             let (verdict, is) = if caught {
                 ("ok", "")
             } else {
@@ -128,11 +128,11 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         }
         return Ok(tally);
     }
-    let binary = match matches.get_one::<PathBuf>("esker") {
-        Some(binary) => binary.clone(),
-        None => workspace.build_esker(None)?,
+    let esker = match matches.get_one::<PathBuf>("esker") {
+        Some(file) => file.clone().into(),
+        None => workspace.build_program("esker-cli")?,
     };
-    let tested = run_all(&options, &binary, &mut tally)?;
+    let tested = run_all(&options, &esker, &mut tally)?;
     tally += tested;
     Ok(tally)
 }
@@ -150,7 +150,7 @@ enum What {
     Disk(disk::Trouble),
 }
 
-fn run_all(options: &Options, binary: &Path, skips: &mut Tally) -> Result<Tally, SuiteError> {
+fn run_all(options: &Options, program: &Program, skips: &mut Tally) -> Result<Tally, SuiteError> {
     let deadline = Instant::now() + options.time;
     let dir = tempfile::Builder::new()
         .prefix("esker-faults-")
@@ -171,8 +171,8 @@ fn run_all(options: &Options, binary: &Path, skips: &mut Tally) -> Result<Tally,
         }
     };
     std::fs::create_dir_all(&place)?;
-    let backends = working_backends(binary, &place, skips)?;
-    let templates = Templates::new(&place, binary)?;
+    let backends = working_backends(program, &place, skips)?;
+    let templates = Templates::new(&place, program)?;
     let mut cases = Vec::new();
     if let Some(missing) = missing_tool(&["strace", "timeout"]) {
         skips.skip(
@@ -239,7 +239,7 @@ fn run_all(options: &Options, binary: &Path, skips: &mut Tally) -> Result<Tally,
                     result
                 }
             }
-            What::Disk(trouble) => trouble.run(binary, dir.path())?,
+            What::Disk(trouble) => trouble.run(program, dir.path())?,
         };
         let hung = start.elapsed() > Duration::from_secs(PATIENCE.parse()?);
         let result = match result {

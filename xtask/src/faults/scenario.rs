@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::suite::SuiteError;
 use crate::trial::{
-    End, Esker, Failure, Feed, Kill, Mix, Plan, Records, Store, create_small, live,
+    End, Esker, Failure, Feed, Kill, Mix, Plan, Program, Records, Store, create_small, live,
 };
 
 const TAIL_LOCALISED: &str = "tail-localised";
@@ -106,16 +106,16 @@ pub(super) fn scenarios(backends: &[&'static str]) -> Vec<Scenario> {
 /// Stores to begin with, made once.
 pub(super) struct Templates {
     dir: PathBuf,
-    binary: PathBuf,
+    program: Program,
     closed: Store,
     killed: Store,
 }
 
 impl Templates {
     /// Makes them in `dir`.
-    pub(super) fn new(dir: &Path, binary: &Path) -> Result<Self, SuiteError> {
+    pub(super) fn new(dir: &Path, program: &Program) -> Result<Self, SuiteError> {
         let make = |name: &str, kill| {
-            let mut store = Store::new(esker(dir, binary, name));
+            let mut store = Store::new(esker(dir, program, name));
             create_small(&store.esker.store, 256 << 10)?;
             for key in 1..3 {
                 live_before(&mut store, key, kill)?;
@@ -124,7 +124,7 @@ impl Templates {
         };
         Ok(Self {
             dir: dir.into(),
-            binary: binary.into(),
+            program: program.clone(),
             closed: make("closed", Kill::Never)?,
             killed: make("killed", Kill::Printed(60, std::time::Duration::ZERO))?,
         })
@@ -132,7 +132,7 @@ impl Templates {
 
     /// A copy of what a scenario begins with.
     fn copy(&self, before: Before) -> Result<Store, SuiteError> {
-        let esker = esker(&self.dir, &self.binary, "tried");
+        let esker = esker(&self.dir, &self.program, "tried");
         match std::fs::remove_dir_all(&esker.store) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
@@ -154,9 +154,9 @@ impl Templates {
     }
 }
 
-fn esker(dir: &Path, binary: &Path, name: &str) -> Esker {
+fn esker(dir: &Path, program: &Program, name: &str) -> Esker {
     Esker {
-        binary: binary.into(),
+        program: program.clone(),
         store: dir.join(name),
         log: dir.join(format!("{name}.said")),
         append_args: Vec::new(),
@@ -166,11 +166,11 @@ fn esker(dir: &Path, binary: &Path, name: &str) -> Esker {
 /// A small store in a file system of its own, with one life behind it.
 pub(super) fn small_store(
     point: &Path,
-    binary: &Path,
+    program: &Program,
     dir: &Path,
     kill: Kill,
 ) -> Result<Store, SuiteError> {
-    let mut esker = esker(point, binary, "store");
+    let mut esker = esker(point, program, "store");
     // What it says is said elsewhere than where there is trouble.
     esker.log = dir.join("said");
     let mut store = Store::new(esker);

@@ -20,7 +20,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::canary::CLI_ACK_BEFORE_DURABLE as CANARY;
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::trial::{
-    Esker, Failure, Plan, Store, clock_seed, live, number_arg, on_disk, path_arg, working_backends,
+    Esker, Failure, Plan, Program, Store, clock_seed, live, number_arg, on_disk, path_arg,
+    working_backends,
 };
 use crate::workspace::Workspace;
 
@@ -85,11 +86,12 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         return Ok(tally);
     };
     let canary = matches.get_flag("canary");
-    let binary = match matches.get_one::<PathBuf>("esker") {
-        Some(binary) => binary.clone(),
-        None => workspace.build_esker(canary.then_some(CANARY))?,
+    let program = match matches.get_one::<PathBuf>("esker") {
+        Some(file) => file.clone().into(),
+        None if canary => workspace.build_with_canaries("esker-cli")?.with(CANARY),
+        None => workspace.build_program("esker-cli")?,
     };
-    let backends = working_backends(&binary, &dir, &mut tally)?;
+    let backends = working_backends(&program, &dir, &mut tally)?;
     let options = Options {
         rounds: get("rounds").unwrap_or(60),
         seed: get("seed").map_or_else(clock_seed, Ok)?,
@@ -103,7 +105,7 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         options.seed,
         options.dir.display()
     );
-    let mut tested = run_stores(&options, &binary, &backends)?;
+    let mut tested = run_stores(&options, &program, &backends)?;
     if canary {
         tested = judge_canary(&options, &tested);
     }
@@ -123,7 +125,7 @@ struct Tested {
 
 fn run_stores(
     options: &Options,
-    binary: &std::path::Path,
+    program: &Program,
     backends: &[&'static str],
 ) -> Result<Tested, SuiteError> {
     let mut tested = Tested::default();
@@ -136,7 +138,7 @@ fn run_stores(
         let mut random = ChaCha8Rng::seed_from_u64(options.seed);
         random.set_stream(number);
         let mut store = Store::new(Esker {
-            binary: binary.into(),
+            program: program.clone(),
             store: dir.path().join("store"),
             log: dir.path().join("log"),
             append_args: Vec::new(),

@@ -60,6 +60,8 @@ pub(super) fn atomics_and_threads_come_from_sync(tree: &Tree) -> Vec<String> {
 
 pub(super) fn layers_read_no_environment(tree: &Tree) -> Vec<String> {
     named_in_layers(tree, ENVIRONMENT)
+        // Which known bug is on; in an ordinary build nothing of it is there.
+        .filter(|(source, _, _)| !source.path.ends_with("/src/canary.rs"))
         .map(|(source, path, _)| format!("{}: `{path}`: take it as an option", source.path))
         .collect()
 }
@@ -114,7 +116,7 @@ fn compare_canaries(tree: &Tree, listed: &BTreeSet<(&str, &str)>) -> Vec<String>
     let mut found = BTreeSet::new();
     for package in tree.packages.keys().filter(|package| *package != "xtask") {
         for source in tree.shipped_code(package) {
-            for after in source.text.split("esker_canary = \"").skip(1) {
+            for after in source.text.split("canary!(\"").skip(1) {
                 let name = after.split('"').next().unwrap_or_default();
                 found.insert((package.as_str(), name));
             }
@@ -292,6 +294,7 @@ mod tests {
             1
         );
         assert_eq!(found("tests/it/main.rs", "std::env::var_os(\"A\")"), 0);
+        assert_eq!(found("src/canary.rs", "std::env::var(\"A\")"), 0);
         assert_eq!(
             found(
                 "src/a.rs",
@@ -311,7 +314,7 @@ mod tests {
 
     #[test]
     fn canaries_that_no_suite_catches_or_that_are_gone_are_found() {
-        let code = "if cfg!(esker_canary = \"a\") {}\n#[cfg(not(esker_canary = \"b\"))]\n";
+        let code = "if canary!(\"a\") {}\nlet b = !canary!(\"b\");\n";
         let tree = tree("esker-io", "src/lib.rs", code);
         let compare = |listed: &[(&'static str, &'static str)]| {
             compare_canaries(&tree, &listed.iter().copied().collect())

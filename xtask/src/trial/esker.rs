@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::check::Failure;
+use super::program::Program;
 
 /// How long any process may take before it counts as hanging.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -18,7 +19,7 @@ const MAX_RECORD_BYTES: usize = 16 << 20;
 
 /// The command, and the store that it works on.
 pub(crate) struct Esker {
-    pub(crate) binary: PathBuf,
+    pub(crate) program: Program,
     pub(crate) store: PathBuf,
     /// Where it writes its messages.
     pub(crate) log: PathBuf,
@@ -55,22 +56,16 @@ impl Drop for Process {
 impl Esker {
     /// A command that works on the store, without input.
     pub(crate) fn command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(&self.binary);
-        command
-            .arg(subcommand)
-            .arg(&self.store)
-            .stdin(Stdio::null());
-        command
+        self.command_under(&[], subcommand)
     }
 
     /// The same, started by another program.
     pub(crate) fn command_under(&self, wrapper: &[OsString], subcommand: &str) -> Command {
-        let Some((program, args)) = wrapper.split_first() else {
-            return self.command(subcommand);
-        };
-        let mut command = Command::new(program);
-        command.args(args).arg(&self.binary).arg(subcommand);
-        command.arg(&self.store).stdin(Stdio::null());
+        let mut command = self.program.command_under(wrapper);
+        command
+            .arg(subcommand)
+            .arg(&self.store)
+            .stdin(Stdio::null());
         command
     }
 

@@ -7,6 +7,7 @@ mod files;
 mod life;
 mod options;
 mod plan;
+mod program;
 mod records;
 mod store;
 mod worker;
@@ -17,6 +18,7 @@ pub(crate) use files::{FileSystem, Mounted, missing_tool, roomy_dir, run_tool, t
 pub(crate) use life::{End, live};
 pub(crate) use options::{clock_seed, number_arg, on_disk, path_arg, working_backends};
 pub(crate) use plan::{Feed, Kill, Plan};
+pub(crate) use program::Program;
 pub(crate) use records::{Mix, Records};
 pub(crate) use store::{Store, create_small};
 pub(crate) use worker::{Told, Worker};

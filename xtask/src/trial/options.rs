@@ -1,12 +1,13 @@
 //! Options and prerequisites that the suites have in common.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::SystemTime;
 
 use clap::{Arg, value_parser};
 
 use super::esker::file_system;
+use super::program::Program;
 use crate::suite::{SuiteError, Tally};
 
 /// An option that takes a number.
@@ -36,14 +37,15 @@ pub(crate) fn on_disk(dirs: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf
 
 /// The backends that work here, tried in `dir`.
 pub(crate) fn working_backends(
-    binary: &Path,
+    program: &Program,
     dir: &Path,
     tally: &mut Tally,
 ) -> Result<Vec<&'static str>, SuiteError> {
     let scratch = tempfile::Builder::new()
         .prefix("esker-probe-")
         .tempdir_in(dir)?;
-    let probe = Command::new(binary)
+    let probe = program
+        .command()
         .arg("append")
         .arg(scratch.path().join("store"))
         .args(["--backend", "uring"])

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Sender};
@@ -15,6 +15,7 @@ use super::check::Failure;
 use super::esker::{Esker, broken, number};
 use super::life::{End, Event, bring_to_end};
 use super::plan::{Feed, Kill, Plan};
+use super::program::Program;
 
 /// What `esker-worker` takes in place of a record's length.
 const TRIM: u32 = u32::MAX;
@@ -23,7 +24,7 @@ const REOPEN: u32 = u32::MAX - 1;
 /// The program `esker-worker`.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
-    pub(crate) binary: PathBuf,
+    pub(crate) program: Program,
 }
 
 /// What is told of a life while it lasts.
@@ -80,7 +81,7 @@ impl Worker {
     }
 
     fn command(&self, store: &Path, plan: &Plan) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = self.program.command();
         command
             .arg(store)
             .args([plan.backend, plan.ordering, &plan.threads.to_string()])

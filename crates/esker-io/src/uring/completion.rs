@@ -187,7 +187,7 @@ impl Ring {
 
 /// The order in which a round's sinks are called: as the kernel completed.
 fn in_delivery_order(mut finished: Vec<Finished>) -> Vec<Finished> {
-    if cfg!(esker_canary = "io-sink-swapped")
+    if canary!("io-sink-swapped")
         && let [first, second, ..] = &mut *finished
     {
         core::mem::swap(&mut first.sink, &mut second.sink);

@@ -52,7 +52,7 @@ impl Drop for Place {
             core::mem::forget(ring);
             return;
         }
-        if cfg!(esker_canary = "io-place-stays-filled") || ring.set_place(self.index, -1).is_ok() {
+        if canary!("io-place-stays-filled") || ring.set_place(self.index, -1).is_ok() {
             ring.files.free.lock().push(self.index);
         }
         // Else the table has gone, or keeps the file until the ring goes; the place is not used

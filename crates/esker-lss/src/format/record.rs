@@ -92,7 +92,7 @@ impl RecordSeal {
     /// the hash of a small payload, and this depends on nothing that is not at hand at the end.
     #[inline]
     fn sum(&self, lsn: Lsn, word: u32, payload: u64) -> u32 {
-        let address = if cfg!(esker_canary = "lss-checksum-without-address") {
+        let address = if canary!("lss-checksum-without-address") {
             0
         } else {
             lsn.get()

@@ -61,7 +61,7 @@ impl Ahead {
             front.reached = front.reached.max(range.end);
             front.zeroing.start < range.end && range.start < front.zeroing.end
         };
-        if meets && !cfg!(esker_canary = "lss-zeroes-meet-the-log") {
+        if meets && !canary!("lss-zeroes-meet-the-log") {
             // Whoever writes zeroes next finds what has been reached.
             drop(self.work.lock());
         }

@@ -158,7 +158,7 @@ impl<B: Backend> SegmentSet<B> {
         let taken = place
             .as_ref()
             .map(|making| (making.number, making.file.clone()));
-        if !cfg!(esker_canary = "lss-zeroes-over-the-log") {
+        if !canary!("lss-zeroes-over-the-log") {
             *place = None;
         }
         drop(place);

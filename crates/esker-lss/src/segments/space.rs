@@ -123,7 +123,7 @@ impl<B: Backend> SegmentSet<B> {
             };
             self.backend.rename(&new_path, &path)?;
         }
-        if !cfg!(esker_canary = "lss-segment-name-unsynced") {
+        if !canary!("lss-segment-name-unsynced") {
             self.sync_names(syncs)?;
         }
         // Under its new name, for errors to name. The lock may have to wait for a read of the

@@ -51,7 +51,7 @@ fn the_canaries_are_those_in_the_code() {
     let named = between(table, "| `", '`');
     let planted: BTreeSet<&str> = SOURCES
         .iter()
-        .flat_map(|source| between(source, "esker_canary = \"", '"'))
+        .flat_map(|source| between(source, "canary!(\"", '"'))
         .collect();
     assert_eq!(named, planted);
 }

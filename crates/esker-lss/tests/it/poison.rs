@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use esker_lss::{AppendError, CommitError, MaintainError, Store};
+use esker_lss::{AppendError, CommitError, MaintainError, ReadError, Store};
 
 use crate::faulty::Faulty;
 use crate::support::{all, append_times, open, small};
@@ -35,6 +35,8 @@ fn a_failed_write_is_final_and_what_was_durable_stays_readable() {
     assert!(store.flush().is_err() && store.wait_durable(lost).is_err());
     assert!(store.durable() <= lost);
     assert_eq!(store.read(kept).expect("reads"), b"kept");
+    let read = store.read(lost);
+    assert!(matches!(read, Err(ReadError::Lost { .. })), "{read:?}");
     assert!(store.close().is_err(), "a clean close would be a lie");
     let store = open(dir.path());
     assert_eq!(all(&store), [(kept, b"kept".to_vec())]);

@@ -252,3 +252,45 @@ fn a_small_record_takes_one_read() {
         assert_eq!(backend.reads.load(SeqCst) - before, 400, "{len} bytes");
     }
 }
+
+/// Of a longer one the rest, whatever is read beside it.
+#[test]
+fn a_longer_record_takes_two_reads() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let backend = Arc::new(Faulty::default());
+    let options = small().segment_bytes(4 << 20);
+    let store = Store::<Faulty>::open(dir.path(), Arc::clone(&backend), options).expect("opens");
+    // No sector like the next.
+    let payload: Vec<u8> = (0..40 << 10).map(|at| (at / 512) as u8).collect();
+    let lsns: Vec<Lsn> = (0..20)
+        .map(|_| store.append(&payload).expect("appends"))
+        .collect();
+    store.flush().expect("flushes");
+    let before = backend.reads.load(SeqCst);
+    assert!(store.read_many(&lsns).all(|read| read.is_ok()));
+    assert_eq!(backend.reads.load(SeqCst) - before, 2 * 20);
+    for lsn in &lsns {
+        store.read(*lsn).expect("reads");
+    }
+    assert_eq!(backend.reads.load(SeqCst) - before, 4 * 20);
+}
+
+/// What was read before a trim is as gone as what is read after it.
+#[test]
+fn what_is_trimmed_meanwhile_is_trimmed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let records = fill(&store, 150);
+    let lsns: Vec<Lsn> = records.iter().map(|(lsn, _)| *lsn).collect();
+    let mut many = store.read_many(&lsns);
+    assert_eq!(many.next().expect("one").expect("intact"), records[0].1);
+    let first = store.trim_before(lsns[149]).expect("trims");
+    assert!(first > lsns[40]);
+    for ((lsn, payload), read) in records[1..].iter().zip(many) {
+        match read {
+            Ok(read) => assert!(*lsn >= first && read == *payload, "{lsn}"),
+            Err(ReadError::Trimmed { .. }) => assert!(*lsn < first, "{lsn}"),
+            Err(error) => panic!("{lsn}: {error}"),
+        }
+    }
+}

@@ -78,6 +78,32 @@ fn an_address_where_no_record_starts_is_told_from_damage() {
     }
 }
 
+/// What takes the place of a record that was given up is none, wherever it is read from.
+#[test]
+fn a_void_is_not_a_record() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let before = store.append(&[7; 1000]).expect("appends");
+    let given_up = store.try_append_with(100, |_| Err(()));
+    assert!(given_up.is_err());
+    let void = Lsn::new(before.get() + 8 + 1000);
+    let after = store.append(b"goes on").expect("appends");
+    assert!(before < void && void < after);
+    for flushed in [false, true] {
+        if flushed {
+            store.flush().expect("flushes");
+        }
+        let many = store.read_many(&[void]).next().expect("an answer");
+        for read in [store.read(void), many] {
+            assert!(
+                matches!(read, Err(ReadError::NotARecord { lsn }) if lsn == void),
+                "{read:?}, flushed: {flushed}"
+            );
+        }
+        assert_eq!(store.read(after).expect("reads"), b"goes on");
+    }
+}
+
 #[test]
 fn a_scan_starts_at_any_record_and_ends_before_its_end() {
     let dir = tempfile::tempdir().expect("a directory");

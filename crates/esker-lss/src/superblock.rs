@@ -106,15 +106,13 @@ impl<B: Backend> SuperblockFile<B> {
         if !lock(&**backend, &file, timeout)? {
             return Err(OpenError::Locked { path: new_path });
         }
-        // Behind the lock: somebody else may have been faster.
-        match Self::open(backend, dir, timeout) {
-            Err(OpenError::NoStore { .. }) => {}
-            Err(OpenError::Locked { path }) => return Err(OpenError::Locked { path }),
-            other => {
-                drop(file);
-                let _left_over = backend.remove(&new_path);
-                return other;
-            }
+        // Behind the lock: somebody else may have been faster. What is locked here may be that very
+        // superblock by now, under its old name, and in the way of opening it.
+        let made = open_file(&**backend, dir, &path, FileOptions::read());
+        if !matches!(made, Err(OpenError::NoStore { .. })) {
+            drop(file);
+            let _left_over = backend.remove(&new_path);
+            return Self::open(backend, dir, timeout);
         }
         for copy in 0..COPY_OFFSETS.len() {
             write_copy(&**backend, &file, copy, &Superblock::new(geometry))?;
@@ -415,6 +413,42 @@ mod tests {
     }
 
     /// Or else two crashes in a row, each in an update, could tear both.
+    /// A program that knows more has begun to use the store.
+    #[test]
+    fn an_intact_copy_of_another_version_is_not_passed_over() {
+        let ours = Ok(LogBuilder::new().superblock);
+        let version = |intact| Err(CopyFault::Version { found: 2, intact });
+        for copies in [[version(true), ours], [ours, version(true)]] {
+            assert_eq!(pick(&copies), None);
+            let fault = fault(&copies, [COPY_BYTES; 2], Path::new("here"));
+            assert!(matches!(fault, OpenError::UnknownVersion { found: 2, .. }));
+        }
+        for copies in [[version(false), ours], [ours, version(false)]] {
+            assert_eq!(pick(&copies), ours.ok());
+        }
+    }
+
+    /// All of them find no store, and one makes it.
+    #[test]
+    fn of_many_who_create_a_store_at_once_one_does() {
+        let (threads, backend) = (8, Arc::new(Blocking::inline()));
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().expect("a directory");
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    scope.spawn(|| {
+                        let timeout = Duration::from_secs(60);
+                        let file =
+                            SuperblockFile::create(&backend, dir.path(), geometry(), timeout);
+                        let mut file = file.expect("created or opened");
+                        file.update(|next| next.epoch += 1).expect("written");
+                    });
+                }
+            });
+            assert_eq!(view(dir.path()).expect("intact").epoch, threads);
+        }
+    }
+
     #[test]
     fn an_update_begins_with_the_copy_that_is_not_relied_upon() {
         let (old, mut new) = (LogBuilder::new().superblock, LogBuilder::new().superblock);

@@ -362,6 +362,40 @@ impl<B: Backend> Log<B> {
 
     /// Why no record could be read at `lsn`: none begins there, or it is damaged.
     pub(crate) fn explain(&self, lsn: Lsn, end: Lsn) -> Result<ReadError, ReadError> {
+        let answer = self.ask_claims(lsn, end, |sealed, padded_len| {
+            self.ask_slot(sealed, padded_len, lsn)
+        })?;
+        if let Some(answer) = answer {
+            return Ok(answer);
+        }
+        let segment = self.segments.geometry().segment_of(lsn.get());
+        Ok(self.damage(
+            lsn,
+            if self.segments.file(segment)?.is_none() {
+                Damage::Missing
+            } else {
+                Damage::NoSlot
+            },
+        ))
+    }
+
+    /// Whether `lsn` lies behind the last record of its slot, by the slot's header.
+    pub(crate) fn is_padding(&self, lsn: Lsn, end: Lsn) -> Result<bool, ReadError> {
+        let behind = self.ask_claims(lsn, end, |sealed, _| {
+            let header = &sealed.header;
+            Ok(Some(lsn.get() >= header.base.get() + header.len as u64))
+        })?;
+        Ok(behind == Some(true))
+    }
+
+    /// Asks the headers that claim to be of a slot over `lsn`, with their slots' lengths, the last
+    /// first, until one has an answer.
+    fn ask_claims<T>(
+        &self,
+        lsn: Lsn,
+        end: Lsn,
+        mut ask: impl FnMut(&Sealed, u64) -> Result<Option<T>, ReadError>,
+    ) -> Result<Option<T>, ReadError> {
         let geometry = *self.segments.geometry();
         let block = geometry.block().bytes() as u64;
         let lowest = geometry
@@ -376,25 +410,17 @@ impl<B: Backend> Log<B> {
                 if at + padded_len <= lsn.get() || at + padded_len > end.get() {
                     continue;
                 }
-                if let Some(answer) = self.ask_slot(&sealed, padded_len, lsn)? {
-                    return Ok(answer);
+                if let Some(answer) = ask(&sealed, padded_len)? {
+                    return Ok(Some(answer));
                 }
                 claims -= 1;
                 if claims == 0 {
-                    return Ok(self.damage(lsn, Damage::NoSlot));
+                    return Ok(None);
                 }
             }
             to = from;
         }
-        let segment = geometry.segment_of(lsn.get());
-        Ok(self.damage(
-            lsn,
-            if self.segments.file(segment)?.is_none() {
-                Damage::Missing
-            } else {
-                Damage::NoSlot
-            },
-        ))
+        Ok(None)
     }
 
     /// The slot headers at their own addresses in `[from, to)`.

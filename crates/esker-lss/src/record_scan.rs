@@ -7,7 +7,7 @@ use crate::error::{Damage, ReadError};
 use crate::format::array_at;
 use crate::format::chain;
 use crate::format::record::{HEADER_BYTES, Kind, RecordHeader};
-use crate::format::slot::{self, SlotHeader};
+use crate::format::slot::{self, Sealed, SlotHeader};
 use crate::log::{Log, room, to_usize};
 use crate::stream::LogStream;
 
@@ -168,13 +168,16 @@ impl<B: Backend> RecordScan<B> {
         else {
             if self.place == ScanPlace::Unknown && header.is_none() && !bytes.is_empty() {
                 // At a slot's beginning, or at the padding behind the last record of one.
+                let geometry = self.log.segments.geometry();
+                let fits = |slot: Sealed| chain::fits(&slot.header, at, geometry).is_ok();
                 let boundary = block.divides(at);
-                let padding = bytes[..HEADER_BYTES].iter().all(|&byte| byte == 0);
-                if boundary && SlotHeader::decode(bytes).is_ok() {
+                let zeroes = bytes[..HEADER_BYTES].iter().all(|&byte| byte == 0);
+                if boundary && SlotHeader::decode(bytes).is_ok_and(fits) {
                     self.place = ScanPlace::Boundary;
                     return Ok(None);
                 }
-                if !boundary && padding {
+                // A record may hold zeroes, too.
+                if !boundary && zeroes && self.log.is_padding(lsn, self.end)? {
                     self.place = ScanPlace::Slot { end: at };
                     return Ok(None);
                 }

@@ -142,6 +142,29 @@ fn a_scan_starts_at_any_record_and_ends_before_its_end() {
     assert!(failed, "a scan can't start inside a record");
 }
 
+/// A scan that begins within a record says so, and does not take it for damage, whatever is in it.
+#[test]
+fn a_scan_that_begins_at_no_record_says_so() {
+    for len in [9000, 20_000] {
+        for fill in [0, 1, 0xFF] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let store = open(dir.path());
+            let lsn = store.append(&vec![fill; len]).expect("appends");
+            store.append_durable(b"behind").expect("appends");
+            let end = lsn.get() + 8 + len as u64;
+            for inside in (lsn.get() + 8..end).step_by(56).chain([lsn.get() + 1]) {
+                let mut scan = store.scan(Lsn::new(inside)..).expect("a range");
+                let error = scan.next().expect("an error").expect_err("no record");
+                assert!(
+                    matches!(error, ReadError::NotARecord { lsn } if lsn.get() == inside),
+                    "{error:?} at {inside} of {lsn} with {fill}"
+                );
+                assert!(scan.next().is_none());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_reader_beside_the_writer_sees_what_becomes_durable() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -12,6 +12,9 @@ use esker_io::{
     FileHandle, FileOptions, IoError, Operation, OperationKind, Statistics,
 };
 
+/// Something to do at a certain moment.
+type Hook = Box<dyn FnOnce() + Send>;
+
 /// Counts what passes, and spoils what it is told to.
 #[derive(Default)]
 pub(crate) struct Faulty {
@@ -21,10 +24,12 @@ pub(crate) struct Faulty {
     pub(crate) syncs_left: Countdown,
     /// Reads that are still let through; then each fails with EIO.
     pub(crate) reads_left: Countdown,
+    /// Run before a read, when so many others have been let through.
+    pub(crate) before_read: Mutex<Option<(u64, Hook)>>,
     /// Run in the next sync of a directory, which then fails with EIO.
-    pub(crate) during_dir_sync: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    pub(crate) during_dir_sync: Mutex<Option<Hook>>,
     /// Run when it has been found, and before it is told, where the next hole is.
-    pub(crate) during_first_hole: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    pub(crate) during_first_hole: Mutex<Option<Hook>>,
     /// Allocations fail with ENOSPC.
     pub(crate) full: AtomicBool,
     /// Durable writes and syncs that have succeeded.
@@ -65,6 +70,9 @@ impl Countdown {
 impl Faulty {
     /// What the action comes to, if it is to be spoiled; else the action itself.
     fn spoil(&self, file: &FileHandle, action: Action) -> Result<Action, Completion> {
+        if matches!(action, Action::Read { .. }) {
+            self.run_before_read();
+        }
         let passes = match &action {
             Action::Write { .. } => self.writes_left.take(),
             Action::SyncData | Action::SyncAll => self.syncs_left.take(),
@@ -76,6 +84,15 @@ impl Faulty {
         let context = action.context(file.path());
         let error = IoError::from_os(context, std::io::Error::from_raw_os_error(libc::EIO));
         Err(action.complete(Err(error)))
+    }
+
+    fn run_before_read(&self) {
+        let mut place = self.before_read.lock().expect("not poisoned");
+        match place.take() {
+            Some((0, run)) => run(),
+            Some((others, run)) => *place = Some((others - 1, run)),
+            None => {}
+        }
     }
 
     fn count(&self, action: &Action) {

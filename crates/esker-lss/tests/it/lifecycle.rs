@@ -1,10 +1,15 @@
 //! Creating, closing, crashing, opening again.
 
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use esker_io::{AnyBackend, Backend};
 use esker_lss::{OpenError, Options, Store};
 
+use crate::faulty::Faulty;
 use crate::support::{all, all_beside, backends, crash, open, open_with, record, small};
 
 #[test]
@@ -224,6 +229,66 @@ fn the_old_tail_never_comes_back() {
 }
 
 /// What opening a store again reads and writes: operations, and bytes.
+/// A page cache may forget what it could not write, at any moment: what opening has found once and does not
+/// find again is no part of the log, in this life and in all that follow.
+#[test]
+fn what_is_not_there_any_more_when_it_is_looked_at_again_is_dropped_for_good() {
+    let mut kept_each = BTreeSet::new();
+    for reads in 0.. {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = open(dir.path());
+        let first = store.append_durable(b"proven").expect("appends");
+        let mut written = vec![(first, b"proven".to_vec())];
+        // The last but one of the slots goes from the second segment to the third.
+        for index in 0..45 {
+            let payload = vec![index; 3000];
+            written.push((store.append(&payload).expect("appends"), payload));
+        }
+        store.wait_written(written[45].0).expect("written");
+        crash(store);
+
+        let backend = Arc::new(Faulty::default());
+        let (lsn, path) = (written[37].0.get(), dir.path().to_path_buf());
+        *backend.before_read.lock().expect("not poisoned") =
+            Some((reads, Box::new(move || flip(&path, lsn + 100))));
+        let store = Store::<Faulty>::open(dir.path(), Arc::clone(&backend), small());
+        let store = store.expect("nothing of it was acknowledged");
+        let is_over = backend.before_read.lock().expect("not poisoned").is_some();
+        // The next life's slots end elsewhere.
+        store.append(&[0; 20_000]).expect("appends");
+        let last = (0..30).map(|index| store.append_durable(&[index; 2000]).expect("appends"));
+        let last: Vec<_> = last.collect();
+        let found = all_beside(dir.path());
+        let kept = found.len() - 31;
+        assert!(found[..kept] == written[..kept], "after {reads} reads");
+        kept_each.insert(kept);
+        let first = store.trim_before(last[4]).expect("trims");
+        crash(store);
+
+        let left = found.partition_point(|(lsn, _)| *lsn < first);
+        assert!(
+            all(&open(dir.path())) == found[left..],
+            "after {reads} reads"
+        );
+        if is_over {
+            break;
+        }
+    }
+    assert!(kept_each.len() > 1, "{kept_each:?}");
+}
+
+/// Flips the bits of the byte at an address.
+fn flip(dir: &Path, address: u64) {
+    let segment_bytes = 64 << 10;
+    let path = dir.join(format!("{:016x}.seg", address / segment_bytes));
+    let file = File::options().read(true).write(true).open(path);
+    let (file, mut byte) = (file.expect("it is there"), [0]);
+    let at = address % segment_bytes;
+    file.read_exact_at(&mut byte, at).expect("read");
+    file.write_all_at(&[!byte[0]], at).expect("written");
+    file.sync_all().expect("synced");
+}
+
 fn costs_of_opening(records: usize) -> [u64; 4] {
     let dir = tempfile::tempdir().expect("a directory");
     let options = || small().spare_segments(0);

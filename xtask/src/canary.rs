@@ -181,6 +181,12 @@ pub(crate) const CANARIES: &[Canary] = &[
     canary(Catcher::Test, "esker-lss", "lss-zeroes-meet-the-log"),
     canary(Catcher::Test, "esker-lss", "lss-zeroes-over-the-log"),
     canary(Catcher::Loom, "esker-io", "io-calls-relaxed"),
+    canary(Catcher::Loom, "esker-io", "io-issuer-is-not-woken"),
+    canary(
+        Catcher::Loom,
+        "esker-io",
+        "io-issuer-sleeps-without-looking",
+    ),
     canary(Catcher::Loom, "esker-io", "io-leader-leaves-silently"),
     canary(Catcher::Loom, "esker-io", "io-parks-without-looking"),
     canary(Catcher::Loom, "esker-io", "io-pool-leaves-jobs"),

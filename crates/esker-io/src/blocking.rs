@@ -1,9 +1,7 @@
 //! [`Blocking`]: positioned system calls, in the calling thread or on a pool of threads.
 
-use core::fmt;
 use core::num::NonZeroUsize;
 use core::ops::Range;
-use std::any::Any;
 use std::ffi::OsString;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -20,10 +18,10 @@ use crate::latency::Latencies;
 use crate::operation::{Action, Completion, Durability, Operation};
 use crate::origin::{self, Origin};
 use crate::pool::{self, Pool};
+use crate::served::Served;
 use crate::statistics::{Counters, Statistics};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, Relaxed, SeqCst, panicking, thread};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Relaxed, SeqCst, panicking, thread};
 use crate::transfer::{Step, Transfer};
-use crate::waiters::{Condition, Driver, Wait, Waiters};
 
 /// How many threads run what is submitted, unless another number is asked for: as many reads of a
 /// block in flight as keep a fast disk busy, and few enough for a small machine.
@@ -70,63 +68,7 @@ struct Shared {
     /// Operations submitted whose sinks have not returned. Written by the threads that run them,
     /// read by waiters.
     in_flight: AtomicUsize,
-    waiters: Waiters,
-    panic: Panic,
-}
-
-/// The panic of a sink in a thread of the pool, on its way to whoever waits.
-#[derive(Default)]
-struct Panic {
-    payload: Mutex<Option<Box<dyn Any + Send>>>,
-    /// Whether there is one. Written with the payload's lock held; part of waiters' conditions:
-    /// SeqCst.
-    is_there: AtomicBool,
-}
-
-impl Panic {
-    /// Keeps it, unless an earlier one is still on its way.
-    fn keep(&self, panic: Box<dyn Any + Send>) {
-        let mut payload = self.payload.lock();
-        payload.get_or_insert(panic);
-        self.is_there.store(true, SeqCst);
-    }
-
-    fn take(&self) -> Option<Box<dyn Any + Send>> {
-        if !self.is_there.load(SeqCst) {
-            return None;
-        }
-        let mut payload = self.payload.lock();
-        self.is_there.store(false, SeqCst);
-        payload.take()
-    }
-
-    /// Goes on with it in this thread, if there is one.
-    fn resume(&self) {
-        if let Some(panic) = self.take() {
-            resume_unwind(panic);
-        }
-    }
-}
-
-impl fmt::Debug for Panic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Panic")
-            .field("is_there", &self.is_there)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Nothing is ever left for a waiter to drive.
-impl Driver for Shared {
-    fn has_work(&self) -> bool {
-        false
-    }
-
-    fn drive(&self, _wait: Wait) -> usize {
-        0
-    }
-
-    fn kick(&self) {}
+    served: Served,
 }
 
 impl Default for Blocking {
@@ -169,24 +111,6 @@ impl Blocking {
         backend.reason = Some(reason);
         backend
     }
-
-    /// Waits by `wait` until it says that its condition was met or the time is over; whichever
-    /// waiter comes first takes the panic of a sink.
-    fn wait(
-        &self,
-        timeout: Option<Duration>,
-        mut wait: impl FnMut(Option<Duration>) -> bool,
-    ) -> bool {
-        let began = Instant::now();
-        loop {
-            let left = timeout.map(|timeout| timeout.saturating_sub(began.elapsed()));
-            let met = wait(left);
-            self.shared.panic.resume();
-            if met || left.is_some_and(|left| left.is_zero()) {
-                return met;
-            }
-        }
-    }
 }
 
 impl Drop for Blocking {
@@ -200,7 +124,7 @@ impl Drop for Blocking {
         // Joins its threads, which run what is queued first.
         self.pool = None;
         if !panicking() {
-            self.shared.panic.resume();
+            self.shared.served.resume();
         }
     }
 }
@@ -217,7 +141,7 @@ fn run_operation(shared: &Shared, operation: Operation<FileHandle>) -> thread::R
 fn ended(shared: &Shared) {
     // SeqCst: the count is part of conditions that waiters ask for (W1).
     shared.in_flight.fetch_sub(1, SeqCst);
-    shared.waiters.wake(shared);
+    shared.served.wake();
 }
 
 impl Backend for Blocking {
@@ -281,7 +205,7 @@ impl Backend for Blocking {
             Box::new(move || {
                 if let Err(panic) = run_operation(&shared, operation) {
                     // Before it counts as over: whoever waits for its end is to meet the panic.
-                    shared.panic.keep(panic);
+                    shared.served.keep(panic);
                 }
                 ended(&shared);
             }) as pool::Job
@@ -305,45 +229,21 @@ impl Backend for Blocking {
         if !self.origin.is_here() {
             return origin::wait(ready, timeout);
         }
-        let shared = &*self.shared;
-        self.wait(timeout, |left| {
-            let mut met = false;
-            let mut condition = || {
-                met = ready();
-                met || shared.panic.is_there.load(SeqCst)
-            };
-            let condition = Condition::Private(&mut condition);
-            shared.waiters.wait(shared, condition, left);
-            met
-        })
+        self.shared.served.wait_until(ready, timeout)
     }
 
     fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync), timeout: Option<Duration>) -> bool {
         if !self.origin.is_here() {
             return origin::wait(&mut || ready(), timeout);
         }
-        let shared = &*self.shared;
-        self.wait(timeout, |left| {
-            // Set by whoever asks the condition, in this thread or another: it may cease to hold.
-            let met = AtomicBool::new(false);
-            let condition = || {
-                if ready() {
-                    met.store(true, SeqCst);
-                    return true;
-                }
-                shared.panic.is_there.load(SeqCst)
-            };
-            let condition = Condition::Shared(&condition);
-            shared.waiters.wait(shared, condition, left);
-            met.load(SeqCst)
-        })
+        self.shared.served.wait_for(ready, timeout)
     }
 
     fn wake(&self) {
         if !self.origin.is_here() {
             return;
         }
-        self.shared.waiters.wake(&*self.shared);
+        self.shared.served.wake();
     }
 
     fn poll(&self) -> usize {
@@ -351,7 +251,7 @@ impl Backend for Blocking {
             return 0;
         }
         // Its threads need no driving.
-        self.shared.panic.resume();
+        self.shared.served.resume();
         0
     }
 }

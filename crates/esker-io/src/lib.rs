@@ -14,9 +14,9 @@
 //!   from a short read. Only EINTR, EAGAIN and cancellations are retried, and not for ever.
 //! - A completed write is not a durable one unless it was asked to be ([`Durability`]); a failed sync
 //!   is never retried into a success. An error tells whether it may have happened ([`Fate`]).
-//! - A ring has no thread unless one is asked for ([`DriverThread`]). Whoever waits
-//!   ([`Backend::wait_until`], [`Backend::wait_for`]) drives completions for all, one at a time; the
-//!   others sleep. Without io_uring, where only threads make operations overlap, a bounded pool is
+//! - A ring has no thread unless one is asked for ([`DriverThread`], [`UringConfig::single_issuer`]).
+//!   Whoever waits ([`Backend::wait_until`], [`Backend::wait_for`]) drives completions for all, one at
+//!   a time; the others sleep. Without io_uring, where only threads make operations overlap, a bounded pool is
 //!   started with the first submission. A [`Pending`] is also a future, for any executor.
 //! - A backend serves the process that made it. In a child of a fork it refuses what is submitted
 //!   ([`IoError::Forked`]), completes nothing, and is dropped without waiting: what was in flight is
@@ -56,6 +56,7 @@ mod driver;
 mod error;
 mod ext;
 mod file;
+mod handover;
 mod inline;
 mod lane;
 mod latency;
@@ -65,6 +66,7 @@ mod operation;
 mod origin;
 mod pool;
 mod registration;
+mod served;
 mod statistics;
 mod sync;
 mod transfer;

@@ -1,6 +1,6 @@
 //! The only place of this crate that imports atomics, locks or thread primitives.
 //!
-//! Under `--cfg esker_loom` what `waiters.rs` and `pool.rs` use is loom's, so that the same protocols
+//! Under `--cfg esker_loom` what `waiters.rs`, `pool.rs` and `handover.rs` use is loom's, so that the same protocols
 //! run on real threads and in the models; the rest of the crate only compiles there. Under
 //! `--cfg esker_shuttle` everything is shuttle's, because a lane runs under its schedules too, over
 //! somebody's backend; the backends that are here only compile.
@@ -24,7 +24,6 @@ pub(crate) use std::{
     thread::{self, JoinHandle, sleep, yield_now},
 };
 
-#[cfg(any(test, feature = "conformance"))]
 pub(crate) use std::sync::mpsc::channel;
 pub(crate) use std::sync::{Arc, OnceLock, Weak};
 pub(crate) use std::thread::panicking;

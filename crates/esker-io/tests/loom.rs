@@ -1,5 +1,6 @@
 //! Models of how waiting threads pass the driving on, over the real code of `waiters.rs`, and of
-//! how a pool's threads find their jobs, over that of `pool.rs`. Compiled to nothing without
+//! how a pool's threads find their jobs, over that of `pool.rs`, and an issuer what others have for
+//! it, over that of `handover.rs`. Compiled to nothing without
 //! `--cfg esker_loom`:
 //!
 //! ```text
@@ -7,7 +8,7 @@
 //! ```
 //!
 //! With `--cfg esker_canary` besides, and `ESKER_CANARY=NAME` in the environment for a canary of
-//! either, this has to fail. A lost wake-up shows as a deadlock.
+//! one of them, this has to fail. A lost wake-up shows as a deadlock.
 #![cfg(esker_loom)]
 #![allow(
     dead_code,
@@ -19,6 +20,8 @@
 #[path = "../src/canary.rs"]
 mod canary;
 
+#[path = "../src/handover.rs"]
+mod handover;
 #[path = "../src/pool.rs"]
 mod pool;
 mod scenarios;
@@ -47,7 +50,7 @@ fn model(name: &str, preemptions: usize, scenario: impl Fn() + Send + Sync + 'st
 
 /// Those of the waiters are explored for either kind of condition.
 macro_rules! models {
-    (waiters { $($waiting:ident: $bound:literal,)* } pool { $($name:ident: $preemptions:literal,)* }) => {
+    (waiters { $($waiting:ident: $bound:literal,)* } pool { $($name:ident: $preemptions:literal,)* } handover { $($handing:ident: $most:literal,)* }) => {
         $(
             #[test]
             fn $waiting() {
@@ -62,6 +65,12 @@ macro_rules! models {
                 model(stringify!($name), $preemptions, scenarios::pool::$name);
             }
         )*
+        $(
+            #[test]
+            fn $handing() {
+                model(stringify!($handing), $most, scenarios::handover::$handing);
+            }
+        )*
 
         #[test]
         fn every_scenario_is_a_model() {
@@ -69,6 +78,8 @@ macro_rules! models {
             assert_eq!(all, [$(stringify!($waiting)),*]);
             let all: Vec<_> = scenarios::pool::ALL.iter().map(|(name, _)| *name).collect();
             assert_eq!(all, [$(stringify!($name)),*]);
+            let all: Vec<_> = scenarios::handover::ALL.iter().map(|(name, _)| *name).collect();
+            assert_eq!(all, [$(stringify!($handing)),*]);
         }
     };
 }
@@ -88,5 +99,10 @@ models! {
         one_thread_runs_every_job_once: 3,
         two_threads_run_every_job_once: 2,
         a_sleeping_thread_is_woken_for_a_job: 3,
+    }
+    handover {
+        what_two_threads_hand_over_is_taken_once: 3,
+        a_taker_ends_after_what_is_in_flight: 3,
+        what_comes_after_the_end_is_given_back: 3,
     }
 }

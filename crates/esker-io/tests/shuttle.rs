@@ -1,4 +1,4 @@
-//! The scenarios of the waiters and of the pool under schedules drawn from seeds, with more threads than any model.
+//! The scenarios of the waiters, of the pool and of an issuer's hand-over under schedules drawn from seeds, with more threads than any model.
 //! Compiled to nothing without `--cfg esker_shuttle`:
 //!
 //! ```text
@@ -15,6 +15,8 @@
 #[path = "../src/canary.rs"]
 mod canary;
 
+#[path = "../src/handover.rs"]
+mod handover;
 #[path = "../src/pool.rs"]
 mod pool;
 mod scenarios;
@@ -27,7 +29,7 @@ use scenarios::How;
 
 /// Those of the waiters run for either kind of condition.
 macro_rules! scenarios {
-    (waiters { $($waiting:ident,)* } pool { $($name:ident,)* }) => {
+    (waiters { $($waiting:ident,)* } pool { $($name:ident,)* } handover { $($handing:ident,)* }) => {
         $(
             #[test]
             fn $waiting() {
@@ -44,6 +46,13 @@ macro_rules! scenarios {
                 esker_schedules::explore("esker-io", stringify!($name), 60, scenarios::pool::$name);
             }
         )*
+        $(
+            #[test]
+            fn $handing() {
+                let scenario = scenarios::handover::$handing;
+                esker_schedules::explore("esker-io", stringify!($handing), 60, scenario);
+            }
+        )*
 
         #[test]
         fn every_scenario_is_here() {
@@ -51,6 +60,8 @@ macro_rules! scenarios {
             assert_eq!(all, [$(stringify!($waiting)),*]);
             let all: Vec<_> = scenarios::pool::ALL.iter().map(|(name, _)| *name).collect();
             assert_eq!(all, [$(stringify!($name)),*]);
+            let all: Vec<_> = scenarios::handover::ALL.iter().map(|(name, _)| *name).collect();
+            assert_eq!(all, [$(stringify!($handing)),*]);
         }
     };
 }
@@ -70,5 +81,10 @@ scenarios! {
         one_thread_runs_every_job_once,
         two_threads_run_every_job_once,
         a_sleeping_thread_is_woken_for_a_job,
+    }
+    handover {
+        what_two_threads_hand_over_is_taken_once,
+        a_taker_ends_after_what_is_in_flight,
+        what_comes_after_the_end_is_given_back,
     }
 }

@@ -55,9 +55,9 @@ impl Ring {
         }
     }
 
-    /// Takes what lies in the completion queue. For the leader only (U2). Returns whether a kick
+    /// Takes what lies in the completion queue. For whoever drives only (U2). Returns whether a kick
     /// was among it.
-    fn reap(&self, finished: &mut Vec<Finished>) -> bool {
+    pub(super) fn reap(&self, finished: &mut Vec<Finished>) -> bool {
         let mut kicked = false;
         // SAFETY: U2: no other `CompletionQueue` exists while this thread leads.
         let mut queue = unsafe { self.uring.completion_shared() };
@@ -117,7 +117,7 @@ impl Ring {
     }
 
     /// Calls the sinks, all of them, then lets a panic of one go on.
-    fn deliver(&self, finished: Vec<Finished>) -> usize {
+    pub(super) fn deliver(&self, finished: Vec<Finished>) -> usize {
         let count = finished.len();
         let mut panic = None;
         for finished in in_delivery_order(finished) {
@@ -137,7 +137,7 @@ impl Ring {
             let ring = Arc::clone(self);
             Box::new(move || {
                 let called = ring.call(finished);
-                ring.waiters.wake(&*ring);
+                ring.wake();
                 if let Err(payload) = called {
                     resume_unwind(payload);
                 }
@@ -153,8 +153,15 @@ impl Ring {
             completion,
             region,
         } = finished;
-        drop(region);
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(region)));
         let called = catch_unwind(AssertUnwindSafe(|| sink.complete(completion)));
+        let called = match (called.and(dropped), &self.issuer) {
+            (Err(panic), Some(issuer)) => {
+                issuer.served.keep(panic);
+                Ok(())
+            }
+            (called, _) => called,
+        };
         if accepted {
             self.accepted.fetch_sub(1, SeqCst);
         }
@@ -163,7 +170,7 @@ impl Ring {
     }
 
     /// Waits in the kernel for a completion, but no longer than `wait`.
-    fn block(&self, wait: Duration) {
+    pub(super) fn block(&self, wait: Duration) {
         let time = Timespec::from(wait);
         let arguments = SubmitArgs::new().timespec(&time);
         let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;

@@ -27,6 +27,8 @@ pub struct UringConfig {
     pub(crate) sqpoll_idle_ms: Option<u32>,
     pub(crate) registered_buffers: Option<u32>,
     pub(crate) registered_files: u32,
+    pub(crate) single_issuer: bool,
+    pub(crate) defer_taskrun: bool,
     /// What was asked for of what there is not, a bit for each.
     not_offered: u8,
 }
@@ -43,6 +45,8 @@ impl Default for UringConfig {
             sqpoll_idle_ms: None,
             registered_buffers: None,
             registered_files: 0,
+            single_issuer: false,
+            defer_taskrun: false,
             not_offered: 0,
         }
     }
@@ -104,17 +108,34 @@ impl UringConfig {
         self.asks(NotOffered::IoPoll, iopoll)
     }
 
-    /// Promises that a single thread submits: refused, as [`NotOffered::SingleIssuer`] says.
+    /// Has one thread of the ring's own be the only one that enters it: `IORING_SETUP_SINGLE_ISSUER`,
+    /// Linux 6.0. Any thread submits all the same, and hands over to that one, which calls the sinks;
+    /// threads that wait only sleep. The panic of a sink goes on in whoever waits, polls or drops the
+    /// backend next.
+    ///
+    /// It costs a hand-over for what is submitted and one for what completes.
+    /// [Registering](crate::Backend::register) memory waits for that thread, so hold no lock then
+    /// that a sink takes. Not together with [`registered_files`](Self::registered_files): the kernel
+    /// lets no other thread empty a file's place when its handle is dropped.
     #[must_use]
-    pub const fn single_issuer(self, single_issuer: bool) -> Self {
-        self.asks(NotOffered::SingleIssuer, single_issuer)
+    pub const fn single_issuer(mut self, single_issuer: bool) -> Self {
+        self.single_issuer = single_issuer;
+        self
     }
 
-    /// Leaves completions to the thread that submits until it waits: refused, as
-    /// [`NotOffered::DeferTaskrun`] says.
+    /// Leaves the kernel's part of completions to the one thread that enters the ring, until that
+    /// waits: `IORING_SETUP_DEFER_TASKRUN`, Linux 6.1. With it goes all that
+    /// [`single_issuer`](Self::single_issuer) says, without which the kernel does not take it. Not
+    /// together with [`sqpoll`](Self::sqpoll), whose thread is another one.
     #[must_use]
-    pub const fn defer_taskrun(self, defer_taskrun: bool) -> Self {
-        self.asks(NotOffered::DeferTaskrun, defer_taskrun)
+    pub const fn defer_taskrun(mut self, defer_taskrun: bool) -> Self {
+        self.defer_taskrun = defer_taskrun;
+        self
+    }
+
+    /// Whether a thread of the ring's own is the only one that enters it.
+    pub(crate) const fn has_issuer(self) -> bool {
+        self.single_issuer || self.defer_taskrun
     }
 
     /// Has a table of so many files, 0 to 32768, that the kernel has looked up in advance: Linux
@@ -183,6 +204,9 @@ impl UringConfig {
             if self.coop_taskrun {
                 return Err(ConfigError::PollerAndCoopTaskrun);
             }
+            if self.defer_taskrun {
+                return Err(ConfigError::PollerAndDeferTaskrun);
+            }
         }
         if let Some(slots) = self.registered_buffers
             && slots > 1 << 14
@@ -193,6 +217,9 @@ impl UringConfig {
             return Err(ConfigError::RegisteredFiles {
                 slots: self.registered_files,
             });
+        }
+        if self.registered_files > 0 && self.has_issuer() {
+            return Err(ConfigError::FilesAndSingleIssuer);
         }
         match self.cq_entries {
             Some(cq_entries) if cq_entries < 2 || cq_entries < entries || cq_entries > 1 << 16 => {
@@ -214,15 +241,11 @@ impl UringConfig {
 pub enum NotOffered {
     /// `IORING_SETUP_IOPOLL`.
     IoPoll,
-    /// `IORING_SETUP_SINGLE_ISSUER`.
-    SingleIssuer,
-    /// `IORING_SETUP_DEFER_TASKRUN`.
-    DeferTaskrun,
 }
 
 impl NotOffered {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::IoPoll, Self::SingleIssuer, Self::DeferTaskrun];
+    pub const ALL: [Self; 1] = [Self::IoPoll];
 
     /// Why no ring has it.
     #[must_use]
@@ -232,11 +255,6 @@ impl NotOffered {
                 "such a ring takes no syncs, and on a device without queues for it no reads; a \
                  thread would have to spin for completions"
             }
-            Self::SingleIssuer => "any thread submits, and such a ring refuses all but one",
-            Self::DeferTaskrun => {
-                "whichever thread waits completes for all, and such a ring lets only the one that \
-                 submits do so"
-            }
         }
     }
 }
@@ -245,8 +263,6 @@ impl fmt::Display for NotOffered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::IoPoll => "IOPOLL",
-            Self::SingleIssuer => "SINGLE_ISSUER",
-            Self::DeferTaskrun => "DEFER_TASKRUN",
         })
     }
 }
@@ -296,6 +312,15 @@ pub enum ConfigError {
         /// Which, and with it why.
         option: NotOffered,
     },
+    /// Both a polling thread, and completions that are left to another one.
+    #[error("with a polling thread there is no other that completions could be left to")]
+    PollerAndDeferTaskrun,
+    /// Both a table of files, and a single thread that may enter the ring.
+    #[error(
+        "the kernel lets only the single issuer empty a file's place, and a file's lock has to go \
+         when its handle is dropped, by any thread"
+    )]
+    FilesAndSingleIssuer,
     /// Both a polling thread, and completions that wait for the submitting one.
     #[error("with a polling thread no thread submits whose interruption could be spared")]
     PollerAndCoopTaskrun,
@@ -339,6 +364,12 @@ pub enum UringError {
     FileLimit {
         /// How many places were asked for.
         slots: u32,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gave the ring no thread of its own.
+    #[error("no thread could be started that alone enters the ring")]
+    Thread {
         /// What the system said.
         source: io::Error,
     },

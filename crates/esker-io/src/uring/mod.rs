@@ -4,9 +4,9 @@
 //! when it is over. These hold:
 //!
 //! - U1. The submission queue is touched, and submissions entered, only under the `submission`
-//!   mutex; it is empty whenever that mutex is free, unless the ring is broken or a thread of the
+//!   mutex, and only by the [`Issuer`] where there is one; it is empty whenever that mutex is free, unless the ring is broken or a thread of the
 //!   kernel's takes the entries.
-//! - U2. The completion queue is touched only by the leader of [`Waiters`].
+//! - U2. The completion queue is touched only by the leader of [`Waiters`], or by the issuer.
 //! - U3. The kernel holds at most one operation fewer than the completion queue has entries, so
 //!   that together with one kick they always fit: it never overflows. If it did, nothing would be
 //!   lost: the kernel keeps what does not fit, and whoever waits in it is given that.
@@ -19,6 +19,7 @@
 mod completion;
 mod config;
 mod files;
+mod issuer;
 mod regions;
 mod setup;
 mod submission;
@@ -46,11 +47,12 @@ use crate::operation::{Action, Completion, Operation};
 use crate::origin::{self, Origin};
 use crate::registration::{RegisterError, Registration};
 use crate::statistics::Statistics;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, SeqCst, panicking};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, JoinHandle, Mutex, SeqCst, panicking};
 use crate::waiters::{Condition, Driver, Waiters};
 
 pub use config::{ConfigError, NotOffered, UringConfig, UringError};
 pub(crate) use files::Place;
+use issuer::Issuer;
 use regions::{Region, Slots};
 use submission::begin;
 use table::{Table, Token};
@@ -81,6 +83,8 @@ use table::{Table, Token};
 /// ```
 pub struct Uring {
     ring: Arc<Ring>,
+    /// The only one that enters it, if there is such.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// What submitters, waiters and the sinks called inline share.
@@ -100,6 +104,8 @@ struct Ring {
     /// Whether the kernel refuses submissions for good. Set once, under `submission`.
     broken: AtomicBool,
     waiters: Waiters,
+    /// Who drives, if it is not whoever waits.
+    issuer: Option<Issuer>,
     calls: Calls,
     slots: Slots,
     files: files::Table,
@@ -132,11 +138,25 @@ impl Uring {
     ///
     /// [`UringError`] says why there is none.
     pub fn new(config: UringConfig) -> Result<Self, UringError> {
-        let (ring, slots) = setup::set_up(config)?;
-        let files = config.registered_files;
-        let (entries, cq_entries) = (ring.params().sq_entries(), ring.params().cq_entries());
-        let ring = Ring {
-            uring: ring,
+        if config.has_issuer() {
+            config.check()?;
+            let (ring, thread) = issuer::start(config)?;
+            let thread = Some(thread);
+            return Ok(Self { ring, thread });
+        }
+        Ok(Self {
+            ring: Arc::new(Ring::new(config, None)?),
+            thread: None,
+        })
+    }
+}
+
+impl Ring {
+    fn new(config: UringConfig, issuer: Option<Issuer>) -> Result<Self, UringError> {
+        let (uring, slots) = setup::set_up(config)?;
+        let (entries, cq_entries) = (uring.params().sq_entries(), uring.params().cq_entries());
+        Ok(Self {
+            uring,
             submission: Mutex::new(()),
             state: Mutex::new(State {
                 table: Table::new((cq_entries - 1).max(1)),
@@ -149,15 +169,34 @@ impl Uring {
             kicked: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             waiters: Waiters::default(),
+            issuer,
             calls: Calls::default(),
             reason: reason(config, entries, cq_entries, slots),
             slots: Slots::new(slots),
-            files: files::Table::new(files),
+            files: files::Table::new(config.registered_files),
             origin: Origin::here(),
-        };
-        Ok(Self {
-            ring: Arc::new(ring),
         })
+    }
+
+    fn wait_until(&self, ready: &mut dyn FnMut() -> bool, timeout: Option<Duration>) -> bool {
+        match &self.issuer {
+            Some(issuer) => issuer.served.wait_until(ready, timeout),
+            None => self.waiters.wait(self, Condition::Private(ready), timeout),
+        }
+    }
+
+    fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync), timeout: Option<Duration>) -> bool {
+        match &self.issuer {
+            Some(issuer) => issuer.served.wait_for(ready, timeout),
+            None => self.waiters.wait(self, Condition::Shared(ready), timeout),
+        }
+    }
+
+    fn wake(&self) {
+        match &self.issuer {
+            Some(issuer) => issuer.served.wake(),
+            None => self.waiters.wake(self),
+        }
     }
 }
 
@@ -171,6 +210,9 @@ fn reason(config: UringConfig, entries: u32, cq_entries: u32, slots: u32) -> Str
         reason.push_str(&format!(
             "a thread of the kernel's takes submissions and sleeps when idle for {idle_ms} ms; "
         ));
+    }
+    if config.has_issuer() {
+        reason.push_str("a thread of its own submits and completes; ");
     }
     if slots > 0 {
         reason.push_str(&format!(
@@ -246,9 +288,13 @@ impl Backend for Uring {
         }
         if !accepted.is_empty() {
             ring.accepted.fetch_add(accepted.len(), SeqCst);
-            ring.state.lock().backlog.extend(accepted);
-            ring.flush(&mut finished);
-            ring.waiters.recruit(&**ring);
+            if let Some(issuer) = &ring.issuer {
+                issuer.submit(ring, accepted, &mut finished);
+            } else {
+                ring.state.lock().backlog.extend(accepted);
+                ring.flush(&mut finished);
+                ring.waiters.recruit(&**ring);
+            }
         }
         if !finished.is_empty() {
             ring.deliver_inline(finished);
@@ -271,7 +317,7 @@ impl Backend for Uring {
         if !ring.origin.is_here() {
             return origin::wait(ready, timeout);
         }
-        ring.waiters.wait(ring, Condition::Private(ready), timeout)
+        ring.wait_until(ready, timeout)
     }
 
     fn wait_for(&self, ready: &(dyn Fn() -> bool + Sync), timeout: Option<Duration>) -> bool {
@@ -279,12 +325,12 @@ impl Backend for Uring {
         if !ring.origin.is_here() {
             return origin::wait(&mut || ready(), timeout);
         }
-        ring.waiters.wait(ring, Condition::Shared(ready), timeout)
+        ring.wait_for(ready, timeout)
     }
 
     fn wake(&self) {
         if self.ring.origin.is_here() {
-            self.ring.waiters.wake(&*self.ring);
+            self.ring.wake();
         }
     }
 
@@ -292,7 +338,13 @@ impl Backend for Uring {
         if !self.ring.origin.is_here() {
             return 0;
         }
-        self.ring.waiters.poll(&*self.ring)
+        match &self.ring.issuer {
+            Some(issuer) => {
+                issuer.served.resume();
+                0
+            }
+            None => self.ring.waiters.poll(&*self.ring),
+        }
     }
 }
 
@@ -301,17 +353,22 @@ impl Drop for Uring {
         if !self.ring.origin.is_here() {
             // O2, O3: the queues are the parent's, and so is what is in them.
             core::mem::forget(Arc::clone(&self.ring));
+            core::mem::forget(self.thread.take());
             return;
         }
         let ring = &*self.ring;
         let mut panic = None;
         // A sink that panics ends a wait early; the kernel still has the memory of the others.
-        while ring.has_work() {
+        while ring.has_work() && ring.issuer.as_ref().is_none_or(Issuer::lets_wait) {
             let waited = catch_unwind(AssertUnwindSafe(|| {
-                ring.waiters
-                    .wait(ring, Condition::Shared(&|| !ring.has_work()), None)
+                ring.wait_for(&|| !ring.has_work(), None)
             }));
             panic = panic.or(waited.err());
+        }
+        if let Some(issuer) = &ring.issuer {
+            issuer.end(ring, self.thread.take());
+            let kept = catch_unwind(AssertUnwindSafe(|| issuer.served.resume()));
+            panic = panic.or(kept.err());
         }
         ring.give_up_places();
         if let Some(payload) = panic

@@ -8,7 +8,7 @@
 //!   its last completion has been taken: so the kernel never meets a slot that has been emptied.
 //! - G3. A slot is given to a new region only after it has been emptied.
 
-use std::fmt;
+use std::{fmt, io};
 
 use esker_buf::IoRegion;
 
@@ -45,8 +45,8 @@ pub(super) struct Region {
     index: u16,
     start: usize,
     end: usize,
-    /// Kept for its memory (G1).
-    _memory: Box<dyn IoRegion>,
+    /// Kept for its memory (G1), until the drop.
+    memory: Option<Box<dyn IoRegion>>,
 }
 
 impl Region {
@@ -67,11 +67,15 @@ impl Drop for Region {
         let Some(ring) = self.ring.upgrade() else {
             return;
         };
-        if ring.set_slot(self.index, core::ptr::null(), 0).is_ok() {
-            ring.slots.free.lock().push(self.index);
-        }
-        // Else the slot stays as it is and is not used again: its pages are pinned, not its
-        // addresses.
+        let (index, memory) = (self.index, self.memory.take());
+        ring.entering_soon(move |ring| {
+            if ring.set_slot(index, 0, 0).is_ok() {
+                ring.slots.free.lock().push(index);
+            }
+            // Else the slot stays as it is and is not used again: its pages are pinned, not its
+            // addresses.
+            drop(memory);
+        });
     }
 }
 
@@ -126,7 +130,10 @@ impl Ring {
             let slots = self.slots.count;
             return Err(RegisterError::Full { slots });
         };
-        if let Err(source) = self.set_slot(index, start, len_bytes) {
+        let address = start.expose_provenance();
+        let set = self.entering(move |ring| ring.set_slot(index, address, len_bytes));
+        let gone = || Err(io::Error::from_raw_os_error(libc::ENXIO));
+        if let Err(source) = set.unwrap_or_else(gone) {
             self.slots.free.lock().push(index);
             return Err(RegisterError::Refused { source });
         }
@@ -135,7 +142,7 @@ impl Ring {
             index,
             start: start.addr(),
             end: start.addr() + len_bytes,
-            _memory: memory,
+            memory: Some(memory),
         });
         self.state.lock().regions.push(Arc::clone(&region));
         Ok(Holder {
@@ -144,9 +151,9 @@ impl Ring {
     }
 
     /// Puts memory into a slot of the kernel's table, or with a length of zero empties it.
-    fn set_slot(&self, index: u16, start: *const u8, len: usize) -> std::io::Result<()> {
+    fn set_slot(&self, index: u16, address: usize, len: usize) -> io::Result<()> {
         let memory = libc::iovec {
-            iov_base: start.cast_mut().cast(),
+            iov_base: core::ptr::with_exposed_provenance_mut(address),
             iov_len: len,
         };
         let submitter = self.uring.submitter();

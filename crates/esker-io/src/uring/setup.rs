@@ -13,7 +13,7 @@ use crate::sync::yield_now;
 pub(super) fn set_up(config: UringConfig) -> Result<(IoUring, u32), UringError> {
     config.check()?;
     let mut ring = build(config).map_err(|error| refused(config, error))?;
-    probe(&ring)?;
+    probe(config, &ring)?;
     if config.sqpoll_idle_ms.is_some() && !ring.params().is_feature_sqpoll_nonfixed() {
         return Err(UringError::Lacks { what: SQPOLL });
     }
@@ -43,6 +43,8 @@ fn no_files(slots: u32, source: io::Error) -> UringError {
 const SQPOLL: &str = "SQPOLL for files that are not registered (Linux 5.11)";
 const SPARSE: &str = "sparse tables of registered memory (Linux 5.19)";
 const SPARSE_FILES: &str = "sparse tables of registered files (Linux 5.19)";
+const SINGLE_ISSUER: &str = "SINGLE_ISSUER (Linux 6.0)";
+const DEFER_TASKRUN: &str = "DEFER_TASKRUN (Linux 6.1)";
 const COOP_TASKRUN: &str = "COOP_TASKRUN (Linux 5.19)";
 
 fn build(config: UringConfig) -> io::Result<IoUring> {
@@ -55,6 +57,12 @@ fn build(config: UringConfig) -> io::Result<IoUring> {
     }
     if let Some(idle_ms) = config.sqpoll_idle_ms {
         builder.setup_sqpoll(idle_ms);
+    }
+    if config.has_issuer() {
+        builder.setup_single_issuer();
+    }
+    if config.defer_taskrun {
+        builder.setup_defer_taskrun();
     }
     builder.build(config.entries)
 }
@@ -69,6 +77,16 @@ fn refused(config: UringConfig, error: io::Error) -> UringError {
                 COOP_TASKRUN,
             ),
             (config.sqpoll_idle_ms.is_some(), config.sqpoll(None), SQPOLL),
+            (
+                config.defer_taskrun,
+                config.defer_taskrun(false).single_issuer(true),
+                DEFER_TASKRUN,
+            ),
+            (
+                config.has_issuer(),
+                config.defer_taskrun(false).single_issuer(false),
+                SINGLE_ISSUER,
+            ),
         ] {
             if asked && build(without).is_ok() {
                 return UringError::Lacks { what };
@@ -79,7 +97,7 @@ fn refused(config: UringConfig, error: io::Error) -> UringError {
 }
 
 /// Refuses a kernel that lacks a feature or an operation.
-fn probe(ring: &IoUring) -> Result<(), UringError> {
+fn probe(config: UringConfig, ring: &IoUring) -> Result<(), UringError> {
     let parameters = ring.params();
     for (there, what) in [
         (parameters.is_feature_nodrop(), "NODROP (Linux 5.5)"),
@@ -109,6 +127,9 @@ fn probe(ring: &IoUring) -> Result<(), UringError> {
         if !probe.is_supported(code) {
             return Err(UringError::Lacks { what });
         }
+    }
+    if config.has_issuer() && !probe.is_supported(opcode::PollAdd::CODE) {
+        return Err(UringError::Lacks { what: "POLL_ADD" });
     }
     Ok(())
 }

@@ -182,7 +182,12 @@ impl Ring {
     }
 
     /// Takes back what the kernel has not been told of: `unsent`, and all that was to follow.
-    fn give_back(&self, unsent: &[Token], error: &io::Error, finished: &mut Vec<Finished>) {
+    pub(super) fn give_back(
+        &self,
+        unsent: &[Token],
+        error: &io::Error,
+        finished: &mut Vec<Finished>,
+    ) {
         let source = Arc::new(io::Error::from_raw_os_error(
             error.raw_os_error().unwrap_or(libc::EIO),
         ));
@@ -220,25 +225,31 @@ impl Ring {
         if self.kicked.swap(true, SeqCst) {
             return;
         }
+        self.send_mark(&opcode::Nop::new().build().user_data(Token::KICK));
+    }
+
+    /// Sends an entry that names no memory and belongs to no operation. Whether the kernel has it.
+    pub(super) fn send_mark(&self, entry: &squeue::Entry) -> bool {
         let _submission = self.submission.lock();
-        // Relaxed: as in `flush`. The leader of a broken ring looks for itself.
+        // Relaxed: as in `flush`. Whoever drives a broken ring looks for itself.
         if self.broken.load(Relaxed) {
-            return;
+            return false;
         }
-        let nop = opcode::Nop::new().build().user_data(Token::KICK);
         loop {
-            // SAFETY: U1; and a NOP names no memory.
-            let pushed = unsafe { self.uring.submission_shared().push(&nop) };
+            // SAFETY: U1; and the entry names no memory.
+            let pushed = unsafe { self.uring.submission_shared().push(entry) };
             if pushed.is_ok() {
                 break;
             }
             debug_assert!(self.is_polled(), "else the queue is empty between uses");
             self.wait_for_room();
         }
-        if self.enter(1).is_err() {
+        let entered = self.enter(1);
+        if entered.is_err() {
             // Release: as in `flush`.
             self.broken.store(true, Release);
         }
+        entered.is_ok()
     }
 }
 

@@ -9,6 +9,7 @@ mod faults;
 mod file_systems;
 mod forking;
 mod injected;
+mod issuer;
 mod mounts;
 mod ordering;
 mod ownership;
@@ -115,6 +116,19 @@ fn a_ring_with_registered_files_conforms() {
     ring_conforms(UringConfig::default().registered_files(64));
     let few = UringConfig::default().entries(8).registered_files(1);
     ring_conforms(few.sqpoll(Some(5)));
+}
+
+#[test]
+fn a_ring_with_a_single_issuer_conforms() {
+    let single = UringConfig::default().single_issuer(true);
+    ring_conforms(single.entries(4).cq_entries(4).sqpoll(Some(5)));
+}
+
+#[test]
+fn a_ring_that_defers_its_work_conforms() {
+    let deferred = UringConfig::default().defer_taskrun(true);
+    ring_conforms(deferred);
+    ring_conforms(deferred.entries(1));
 }
 
 #[test]

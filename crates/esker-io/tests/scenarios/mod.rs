@@ -1,5 +1,5 @@
 //! How waiting threads pass the driving on, over the real code of `waiters.rs`, and how a pool's
-//! threads find their jobs ([`pool`]), written once:
+//! threads find their jobs ([`pool`]) and an issuer what others have for it ([`handover`]), written once:
 //! `tests/loom.rs` runs each scenario under every interleaving that loom reaches,
 //! `tests/shuttle.rs` under schedules drawn from seeds, with more threads. A lost wake-up shows as a
 //! deadlock.
@@ -9,6 +9,7 @@ use loom as checker;
 #[cfg(esker_shuttle)]
 use shuttle as checker;
 
+pub(crate) mod handover;
 pub(crate) mod pool;
 
 use std::time::Duration;

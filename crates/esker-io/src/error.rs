@@ -187,6 +187,13 @@ pub enum IoError {
         /// Where.
         context: Context,
     },
+    /// The backend polls for the completions of direct transfers, and the file's device has no queues
+    /// for that: neither the disk nor the file system can be made to by a program.
+    #[error("{context}: the device has no queues that can be polled (queue/io_poll is not 1)")]
+    NotPolled {
+        /// Where.
+        context: Context,
+    },
     /// The handle was not opened for reading.
     #[error("{context}: the handle is not open for reading")]
     NotReadable {
@@ -283,6 +290,7 @@ impl IoError {
             | Self::AlreadyExists { context, .. }
             | Self::NoSpace { context, .. }
             | Self::NotAFile { context }
+            | Self::NotPolled { context }
             | Self::NotReadable { context }
             | Self::NotWritable { context }
             | Self::Misaligned { context, .. }
@@ -310,6 +318,7 @@ impl IoError {
             Self::NotFound { .. }
             | Self::AlreadyExists { .. }
             | Self::NotAFile { .. }
+            | Self::NotPolled { .. }
             | Self::NotReadable { .. }
             | Self::NotWritable { .. }
             | Self::Misaligned { .. }
@@ -449,6 +458,7 @@ mod tests {
                     source: source(),
                 },
                 IoError::NotAFile { context: context() },
+                IoError::NotPolled { context: context() },
                 IoError::NotReadable { context: context() },
                 IoError::NotWritable { context: context() },
                 IoError::Misaligned {

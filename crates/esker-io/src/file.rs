@@ -41,6 +41,9 @@ struct Inner {
     /// Where a ring's table has the file, if it has. Before the descriptor, which is closed only
     /// after it has been emptied.
     place: Option<Place>,
+    /// Whether completions of direct transfers can be polled for, as far as the one who opened it
+    /// has found out.
+    polled: bool,
     fd: OwnedFd,
     path: Arc<Path>,
     alignment: Alignment,
@@ -69,6 +72,19 @@ impl FileHandle {
 
     pub(crate) fn place(&self) -> Option<&Place> {
         self.inner.place.as_ref()
+    }
+
+    /// Whether direct transfers can be polled for.
+    pub(crate) fn is_polled(&self) -> bool {
+        self.inner.polled && self.inner.direct
+    }
+
+    /// The same file, on a device that polls: of a handle that nobody has a clone of.
+    pub(crate) fn on_a_polling_device(mut self) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.polled = true;
+        }
+        self
     }
 
     /// The same file with a place in a ring's table: of a handle that nobody has a clone of.
@@ -306,6 +322,7 @@ pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<FileHandle, IoE
     Ok(FileHandle {
         inner: Arc::new(Inner {
             place: None,
+            polled: false,
             fd,
             path: path.into(),
             alignment: alignment.unwrap_or(Alignment::ONE),

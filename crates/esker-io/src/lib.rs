@@ -89,4 +89,4 @@ pub use operation::{Action, Completion, Durability, Operation, Sink};
 pub use origin::Origin;
 pub use registration::{RegisterError, Registration};
 pub use statistics::{KindStatistics, Statistics};
-pub use uring::{ConfigError, NotOffered, Uring, UringConfig, UringError};
+pub use uring::{ConfigError, Uring, UringConfig, UringError};

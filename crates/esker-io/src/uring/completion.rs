@@ -1,10 +1,10 @@
 //! How operations come back: taken by the leader (U2), their sinks called with no lock held (U5).
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use io_uring::EnterFlags;
 use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring};
 
 use super::regions::Region;
 use super::table::{InFlight, Token};
@@ -55,14 +55,26 @@ impl Ring {
         }
     }
 
-    /// Takes what lies in the completion queue. For whoever drives only (U2). Returns whether a kick
-    /// was among it.
+    /// Takes what lies in the completion queues. For whoever drives only (U2, Q2). Returns whether a
+    /// kick was among it.
     pub(super) fn reap(&self, finished: &mut Vec<Finished>) -> bool {
+        if let Some(polled) = &self.polled {
+            polled.look(&self.calls.counters);
+            let (count, _) = self.take(&polled.uring, finished);
+            polled.end(count);
+        }
+        let (_, kicked) = self.take(&self.uring, finished);
+        kicked
+    }
+
+    /// Takes what lies in one of them: how much that was, and whether a kick was among it.
+    fn take(&self, uring: &IoUring, finished: &mut Vec<Finished>) -> (usize, bool) {
         let mut kicked = false;
-        // SAFETY: U2: no other `CompletionQueue` exists while this thread leads.
-        let mut queue = unsafe { self.uring.completion_shared() };
-        if queue.is_empty() {
-            return false;
+        // SAFETY: U2, Q2: no other `CompletionQueue` exists while this thread drives.
+        let mut queue = unsafe { uring.completion_shared() };
+        let count = queue.len();
+        if count == 0 {
+            return (0, false);
         }
         let mut ended = Vec::new();
         let mut state = self.state.lock();
@@ -113,7 +125,7 @@ impl Ring {
             // one.
             self.kicked.store(false, Release);
         }
-        kicked
+        (count, kicked)
     }
 
     /// Calls the sinks, all of them, then lets a panic of one go on.
@@ -210,6 +222,7 @@ impl Driver for Ring {
     fn drive(&self, wait: Wait) -> usize {
         let mut finished = Vec::new();
         let mut waited = false;
+        let mut began = None;
         loop {
             let kicked = self.reap(&mut finished);
             // Before the sinks: the device is to be busy while they run.
@@ -231,6 +244,11 @@ impl Driver for Ring {
                 Wait::Unbounded => limit,
                 Wait::AtMost(wait) => wait.min(limit),
             };
+            if self.is_polling() {
+                // The next look may find it (Q3).
+                waited = began.get_or_insert_with(Instant::now).elapsed() >= wait;
+                continue;
+            }
             self.block(wait);
             waited = true;
         }

@@ -1,11 +1,9 @@
-//! [`UringConfig`] and the reasons why there is no ring: [`ConfigError`], [`NotOffered`],
-//! [`UringError`].
+//! [`UringConfig`] and the reasons why there is no ring: [`ConfigError`], [`UringError`].
 
-use std::{fmt, io};
+use std::io;
 
 /// What a ring is to be like. What is asked for takes effect, or [`Uring::new`](crate::Uring::new)
-/// refuses it and says what the kernel lacks, or why no ring of this crate has it
-/// ([`NotOffered`]).
+/// refuses it and says what the kernel lacks.
 ///
 /// # Examples
 ///
@@ -29,8 +27,7 @@ pub struct UringConfig {
     pub(crate) registered_files: u32,
     pub(crate) single_issuer: bool,
     pub(crate) defer_taskrun: bool,
-    /// What was asked for of what there is not, a bit for each.
-    not_offered: u8,
+    pub(crate) iopoll: bool,
 }
 
 impl Default for UringConfig {
@@ -47,7 +44,7 @@ impl Default for UringConfig {
             registered_files: 0,
             single_issuer: false,
             defer_taskrun: false,
-            not_offered: 0,
+            iopoll: false,
         }
     }
 }
@@ -101,11 +98,18 @@ impl UringConfig {
         self
     }
 
-    /// Has completions polled for instead of interrupted by: refused, as
-    /// [`NotOffered::IoPoll`] says.
+    /// Has the completions of direct reads, and of direct writes that need not be durable, polled for
+    /// instead of interrupted by: `IORING_SETUP_IOPOLL`, in a second ring, since such a ring takes
+    /// nothing else. What else there is goes through the first.
+    ///
+    /// It takes a device with queues for it, such as an NVMe disk with `nvme.poll_queues`. A file for
+    /// direct transfers on another one is not opened: [`IoError::NotPolled`](crate::IoError::NotPolled).
+    /// Whoever waits spins for as long as such a transfer is in flight; memory that was
+    /// registered, and places of files, are not used by them.
     #[must_use]
-    pub const fn iopoll(self, iopoll: bool) -> Self {
-        self.asks(NotOffered::IoPoll, iopoll)
+    pub const fn iopoll(mut self, iopoll: bool) -> Self {
+        self.iopoll = iopoll;
+        self
     }
 
     /// Has one thread of the ring's own be the only one that enters it: `IORING_SETUP_SINGLE_ISSUER`,
@@ -153,16 +157,6 @@ impl UringConfig {
         self
     }
 
-    const fn asks(mut self, option: NotOffered, asked: bool) -> Self {
-        let bit = 1 << option as u8;
-        if asked {
-            self.not_offered |= bit;
-        } else {
-            self.not_offered &= !bit;
-        }
-        self
-    }
-
     /// How many operations fit into one system call: 1 to 32768. The kernel rounds it up to a
     /// power of two. More operations than that are queued, not refused.
     #[must_use]
@@ -180,19 +174,12 @@ impl UringConfig {
         self
     }
 
-    /// Whether a kernel can take these numbers, and a ring of this crate these options.
+    /// Whether a kernel can take these numbers, and a ring of this crate these options together.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] names the one that it can't.
     pub const fn check(&self) -> Result<(), ConfigError> {
-        let mut options = NotOffered::ALL.as_slice();
-        while let [option, rest @ ..] = options {
-            if self.not_offered & 1 << *option as u8 != 0 {
-                return Err(ConfigError::NotOffered { option: *option });
-            }
-            options = rest;
-        }
         let entries = self.entries;
         if entries == 0 || entries > 1 << 15 {
             return Err(ConfigError::Entries { entries });
@@ -230,40 +217,6 @@ impl UringConfig {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// An option of io_uring's that no ring of this crate has, and why.
-///
-/// `docs/decisions/0016-what-a-ring-is-told-in-advance.md` has the figures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NotOffered {
-    /// `IORING_SETUP_IOPOLL`.
-    IoPoll,
-}
-
-impl NotOffered {
-    /// All of them.
-    pub const ALL: [Self; 1] = [Self::IoPoll];
-
-    /// Why no ring has it.
-    #[must_use]
-    pub const fn why(self) -> &'static str {
-        match self {
-            Self::IoPoll => {
-                "such a ring takes no syncs, and on a device without queues for it no reads; a \
-                 thread would have to spin for completions"
-            }
-        }
-    }
-}
-
-impl fmt::Display for NotOffered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::IoPoll => "IOPOLL",
-        })
     }
 }
 
@@ -305,12 +258,6 @@ pub enum ConfigError {
     RegisteredFiles {
         /// What was asked for.
         slots: u32,
-    },
-    /// An option that no ring of this crate has.
-    #[error("{option} is not offered: {}", .option.why())]
-    NotOffered {
-        /// Which, and with it why.
-        option: NotOffered,
     },
     /// Both a polling thread, and completions that are left to another one.
     #[error("with a polling thread there is no other that completions could be left to")]

@@ -207,6 +207,8 @@ fn serve(ring: &Ring, issuer: &Issuer) {
         }
         match issuer.handover.next(!ring.has_work()) {
             Next::Take => {}
+            // It looks again.
+            Next::Sleep if ring.is_polling() => {}
             Next::Sleep if is_armed => ring.block(UNTIL_RUNG),
             Next::Sleep => ring.block(BROKEN),
             Next::End => return,

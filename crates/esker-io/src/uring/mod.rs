@@ -20,6 +20,7 @@ mod completion;
 mod config;
 mod files;
 mod issuer;
+mod polled;
 mod regions;
 mod setup;
 mod submission;
@@ -50,9 +51,10 @@ use crate::statistics::Statistics;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, JoinHandle, Mutex, SeqCst, panicking};
 use crate::waiters::{Condition, Driver, Waiters};
 
-pub use config::{ConfigError, NotOffered, UringConfig, UringError};
+pub use config::{ConfigError, UringConfig, UringError};
 pub(crate) use files::Place;
 use issuer::Issuer;
+use polled::Polled;
 use regions::{Region, Slots};
 use submission::begin;
 use table::{Table, Token};
@@ -109,6 +111,8 @@ struct Ring {
     calls: Calls,
     slots: Slots,
     files: files::Table,
+    /// The ring beside this one whose completions are polled for.
+    polled: Option<Polled>,
     origin: Origin,
     reason: String,
 }
@@ -155,8 +159,10 @@ impl Ring {
     fn new(config: UringConfig, issuer: Option<Issuer>) -> Result<Self, UringError> {
         let (uring, slots) = setup::set_up(config)?;
         let (entries, cq_entries) = (uring.params().sq_entries(), uring.params().cq_entries());
+        let polled = Polled::new(config, &uring)?;
         Ok(Self {
             uring,
+            polled,
             submission: Mutex::new(()),
             state: Mutex::new(State {
                 table: Table::new((cq_entries - 1).max(1)),
@@ -219,6 +225,9 @@ fn reason(config: UringConfig, entries: u32, cq_entries: u32, slots: u32) -> Str
             "room for {slots} stretches of registered memory; "
         ));
     }
+    if config.iopoll {
+        reason.push_str("direct reads and writes are polled for; ");
+    }
     if config.registered_files > 0 {
         reason.push_str(&format!(
             "room for {} files that are looked up once; ",
@@ -248,7 +257,7 @@ impl Backend for Uring {
     }
 
     fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
-        file::open(path, options).map(|file| self.ring.place(file))
+        self.ring.open(path, options)
     }
 
     file::names_and_files!();
@@ -293,6 +302,10 @@ impl Backend for Uring {
             } else {
                 ring.state.lock().backlog.extend(accepted);
                 ring.flush(&mut finished);
+                if ring.is_polling() {
+                    // Whoever sleeps in the other ring has to look at this one (Q3).
+                    ring.waiters.wake(&**ring);
+                }
                 ring.waiters.recruit(&**ring);
             }
         }

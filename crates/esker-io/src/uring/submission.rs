@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use io_uring::types::{Fd, FsyncFlags};
-use io_uring::{EnterFlags, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
 use super::completion::Finished;
 use super::files;
@@ -20,23 +20,30 @@ use crate::transfer::Transfer;
 /// How often in a row the kernel may put a submission off before the ring is given up.
 const MAX_POSTPONED: u32 = 2000;
 
+/// What has been pushed and not handed in.
+#[derive(Default)]
+struct Sent {
+    plain: Vec<Token>,
+    /// What goes to the ring that is polled.
+    polled: Vec<Token>,
+}
+
 impl Ring {
     /// Sends everything that the table has room for to the kernel. What could not be sent for
     /// good is added to `finished`.
     pub(super) fn flush(&self, finished: &mut Vec<Finished>) {
         let _submission = self.submission.lock();
         loop {
-            let mut sent = Vec::new();
+            let mut sent = Sent::default();
             let more = self.fill(&mut sent);
             // Relaxed: written under `submission`, which is held.
-            if !self.broken.load(Relaxed) && !sent.is_empty() {
-                if let Err((error, left)) = self.enter(sent.len()) {
+            if !self.broken.load(Relaxed) {
+                if let Err((error, unsent)) = self.hand_in(sent) {
                     // Release: a leader that sees it also sees an unsent operation given back.
                     self.broken.store(true, Release);
-                    let unsent = sent.split_off(sent.len() - left);
                     self.give_back(&unsent, &error, finished);
                 }
-            } else if self.broken.load(Relaxed) {
+            } else {
                 let error = io::Error::from_raw_os_error(libc::ENXIO);
                 self.give_back(&[], &error, finished);
             }
@@ -51,7 +58,7 @@ impl Ring {
     }
 
     /// Pushes entries until the queue or the table is full; whether there is more to push.
-    fn fill(&self, sent: &mut Vec<Token>) -> bool {
+    fn fill(&self, sent: &mut Sent) -> bool {
         let mut state = self.state.lock();
         if state.again.is_empty() && state.backlog.is_empty() {
             return false;
@@ -62,6 +69,9 @@ impl Ring {
         }
         // SAFETY: U1: no other `SubmissionQueue` exists while `submission` is held.
         let mut queue = unsafe { self.uring.submission_shared() };
+        let polled = self.polled.as_ref();
+        // SAFETY: U1, and Q2 for this one.
+        let mut polled_queue = polled.map(|polled| unsafe { polled.uring.submission_shared() });
         while !queue.is_full() {
             let token = match state.again.pop_front() {
                 Some(token) => token,
@@ -71,7 +81,11 @@ impl Ring {
                         return false;
                     };
                     let transfer = begin(&operation.operation);
-                    let region = region_of(&state.regions, &operation.operation.action);
+                    // The memory was registered with the other ring.
+                    let region = match self.polled_for(&operation.operation) {
+                        Some(_) => None,
+                        None => region_of(&state.regions, &operation.operation.action),
+                    };
                     let tenant = InFlight {
                         operation,
                         transfer,
@@ -90,7 +104,18 @@ impl Ring {
             let Some(tenant) = state.table.get_mut(token) else {
                 continue;
             };
-            let (fd, flags) = files::named(self, &tenant.operation.operation.file);
+            let operation = &tenant.operation.operation;
+            let (queue, sent, (fd, flags)) = match (self.polled_for(operation), &mut polled_queue) {
+                (Some(_), Some(queue)) => {
+                    let fd = Fd(operation.file.fd());
+                    (queue, &mut sent.polled, (fd, squeue::Flags::empty()))
+                }
+                _ => (
+                    &mut queue,
+                    &mut sent.plain,
+                    files::named(self, &operation.file),
+                ),
+            };
             let entry = entry(tenant, fd).flags(flags).user_data(token.user_data());
             // SAFETY: the memory and the file that the entry names belong to the table until its
             // completion has been taken (U4).
@@ -103,17 +128,46 @@ impl Ring {
         !state.again.is_empty() || (!state.backlog.is_empty() && !state.table.is_full())
     }
 
-    /// Hands `count` pushed entries to the kernel; the error that stopped it for good, and how
-    /// many entries it had not taken by then.
+    /// Hands the pushed entries to the kernel; the error that stopped it for good, and those that it
+    /// had not taken by then.
+    fn hand_in(&self, sent: Sent) -> Result<(), (io::Error, Vec<Token>)> {
+        let Sent {
+            mut plain,
+            mut polled,
+        } = sent;
+        if !plain.is_empty()
+            && let Err((error, left)) = self.enter(plain.len())
+        {
+            let unsent = plain.split_off(plain.len() - left);
+            return Err((error, unsent.into_iter().chain(polled).collect()));
+        }
+        if let Some(ring) = &self.polled
+            && !polled.is_empty()
+        {
+            ring.begin(polled.len());
+            if let Err((error, left)) = self.enter_into(&ring.uring, polled.len()) {
+                ring.end(left);
+                return Err((error, polled.split_off(polled.len() - left)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands `count` entries to the kernel; the error that stopped it for good, and how many it had
+    /// not taken by then.
     pub(super) fn enter(&self, count: usize) -> Result<(), (io::Error, usize)> {
         if self.is_polled() {
             return self.wake_poller();
         }
+        self.enter_into(&self.uring, count)
+    }
+
+    fn enter_into(&self, uring: &IoUring, count: usize) -> Result<(), (io::Error, usize)> {
         let mut left = count;
         let mut postponed = 0;
         while left > 0 {
             self.calls.counters.system_call();
-            match self.uring.submitter().submit() {
+            match uring.submitter().submit() {
                 Ok(0) => postponed += 1,
                 Ok(taken) => {
                     left = left.saturating_sub(taken);

@@ -13,6 +13,7 @@ mod issuer;
 mod mounts;
 mod ordering;
 mod ownership;
+mod polled;
 mod registration;
 mod shutdown;
 mod traced;

@@ -408,7 +408,7 @@ impl Ring {
     /// wake it as well, if it is worth trying again at once.
     ///
     /// A waker that is no longer wanted is woken for nothing at the ring's next movement, and
-    /// forgotten.
+    /// forgotten. One that panics concerns neither the ring nor anybody else: the panic ends at it.
     ///
     /// # Examples
     ///

@@ -3,6 +3,7 @@
 //! Every waker publishes, fences and looks whether anybody waits; every waiter registers, fences
 //! and looks whether it still has to. One of the two sees the other (E7).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -102,7 +103,9 @@ impl Waiters {
         };
         self.moved.notify_all();
         for waker in wakers {
-            waker.wake();
+            // Whoever wakes may be in the middle of a seal, or be unwinding itself; and the others
+            // are to be woken too. The panic hook has reported it.
+            let _panicked = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 

@@ -195,6 +195,47 @@ fn a_task_is_woken_once() {
     assert!(!ring.notify(&wait, &waker));
 }
 
+struct Panic;
+
+impl Wake for Panic {
+    fn wake(self: Arc<Self>) {
+        panic!("an executor fails");
+    }
+}
+
+/// Neither the others who wait, nor whoever moved the ring: a sealer would leave its buffer behind.
+#[test]
+fn a_waker_that_panics_disturbs_nobody() {
+    let (ring, mut held) = full();
+    let wait = full_wait(&ring);
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    let wakers = [
+        Waker::from(Arc::new(Panic)),
+        Waker::from(Arc::clone(&count)),
+    ];
+    assert!(wakers.iter().all(|waker| ring.notify(&wait, waker)));
+    held.remove(0).recycle();
+    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+
+    // A seal wakes, too, while it still has its writer in the buffer.
+    let Ok(TryReserve::Reserved(record)) = ring.try_reserve(64) else {
+        panic!("it is open again");
+    };
+    assert!(record.commit().is_none());
+    let Ok(ReserveExtent::Full { wait, .. }) = ring.reserve_extent(extent_memory(5000), 5000)
+    else {
+        panic!("the next slot is taken");
+    };
+    assert!(ring.notify(&wait, &wakers[0]));
+    assert!(matches!(
+        ring.seal(),
+        Seal::Sealed {
+            buffer: Some(_),
+            ..
+        }
+    ));
+}
+
 #[test]
 fn whoever_waits_in_a_full_ring_is_told_of_the_limit_when_a_slot_is_free() {
     let limit = (1 << 20) + 512 + 4096;

@@ -6,6 +6,7 @@
 
 use esker_buf::AlignedBuf;
 
+use crate::lease::Closing;
 use crate::reservation::Exit;
 use crate::shared::{Blocked, Shared};
 use crate::slot::Slot;
@@ -253,15 +254,12 @@ impl Ring {
             Err(_) => {
                 // Between the look ahead and the seal the ring went round and the limit is in the
                 // way after all. The sealed tenancy can't stay empty (R8): close it as a buffer
-                // with one void record, for which its opener made sure that there is room.
-                let (header, len) = (shared.shape.header, shared.shape.min_reservation);
-                let end = u64::from(header) + u64::from(len);
-                let address = base + u64::from(header);
-                let bytes = shared.at(slot, header);
-                let void =
-                    Reservation::new(shared, slot, bytes, len as usize, address, Exit::Buffer);
-                shared.close(slot, end);
-                match void.cancel() {
+                // with one void record, like a lease in which there is nothing yet. Its opener made
+                // sure that there is room.
+                let used = shared.shape.header;
+                let end = used + shared.shape.min_reservation;
+                shared.close(slot, u64::from(end));
+                match Shared::close_lease(shared, Closing { seq, used, end }) {
                     Some(buffer) => Attempt::Done(ReserveExtent::Sealed {
                         buffer,
                         memory: extent.memory,

@@ -1,5 +1,7 @@
 //! Unit tests of the lease's word.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 const SEQ: u64 = 0x0123_4567_89AB_CDEF;
@@ -166,6 +168,137 @@ fn revoking_stops_when_it_is_told_to() {
     leases.revoke(SEQ, |_| false);
     assert!(leases.get(0).is_vacant());
     assert!(!leases.get(1).is_vacant());
+}
+
+/// An entry whose last lease lies as [`active`] has it, and whose word is this one.
+fn of(bits: u64) -> Lease {
+    let (lease, _) = active();
+    lease.word.store(bits, Ordering::Relaxed);
+    lease
+}
+
+/// The lease as its owner knows it; where it is over, as it was.
+fn known(bits: u64) -> Idle {
+    match bits {
+        VACANT => Idle::new(SEQ, 50),
+        _ => Idle(bits & !(ACTIVE | CLOSING)),
+    }
+}
+
+/// Every word that transitions lead to, of leases with room for two more records.
+fn reachable() -> BTreeSet<u64> {
+    let mut seen = BTreeSet::from([VACANT]);
+    let mut next = vec![VACANT];
+    while let Some(bits) = next.pop() {
+        let known = known(bits);
+        let then = |act: &dyn Fn(&Lease)| {
+            let lease = of(bits);
+            act(&lease);
+            lease.word.load(Ordering::Relaxed)
+        };
+        let mut after = vec![
+            then(&|lease| {
+                let _ = lease.retire(known);
+            }),
+            then(&|lease| {
+                let _ = lease.revoke(SEQ);
+            }),
+        ];
+        if bits == VACANT {
+            let idle = Idle::new(SEQ, 50);
+            after.push(then(&|lease| lease.install(idle, SEQ, 140, || false)));
+        }
+        if known.used() < 140 {
+            after.push(then(&|lease| {
+                let _ = lease.begin(known, 30);
+            }));
+        }
+        if bits & ACTIVE != 0 {
+            after.push(then(&|lease| {
+                let _ = lease.commit();
+            }));
+            after.push(then(&|lease| lease.commit_last()));
+            after.push(then(&|lease| {
+                lease.notify();
+                let _ = lease.commit();
+            }));
+        }
+        if bits & (LIVE | ACTIVE | CLOSING) == LIVE {
+            // What others see between the two halves of a revocation.
+            after.push(bits | CLOSING);
+        }
+        for word in after {
+            if seen.insert(word) {
+                next.push(word);
+            }
+        }
+    }
+    seen
+}
+
+/// What a transition of the table makes of a word, in the table's words; `None` where it is none.
+fn outcome(column: &str, bits: u64) -> Option<&'static str> {
+    let (lease, known) = (of(bits), known(bits));
+    Some(match column {
+        "begin" if lease.begin(known, 30) => "begun",
+        "begin" => "refused",
+        "commit" if bits & ACTIVE != 0 => match lease.commit() {
+            Commit::Idle => "idle",
+            Commit::Close(_) => "closed",
+        },
+        "retire" => match lease.retire(known) {
+            Retire::Close(_) => "closed",
+            Retire::Gone => "gone",
+            Retire::Forgotten => "forgotten",
+        },
+        "revoke" => match lease.revoke(SEQ) {
+            Revoke::Close(_) => "closed",
+            Revoke::UnderWay => "under way",
+            Revoke::Gone => "passed by",
+        },
+        _ => return None,
+    })
+}
+
+#[test]
+fn the_table_of_states_is_that_of_every_reachable_word() {
+    let doc = include_str!("../../../../docs/protocol.md");
+    let cells = |row: &'static str| -> Vec<&str> {
+        let row = row.trim_start_matches('|').strip_suffix('|');
+        row.expect("a row").split('|').map(str::trim).collect()
+    };
+    let at = doc.find("| closing | active | live | state |");
+    let mut lines = doc[at.expect("a table of states")..].lines();
+    let columns = cells(lines.next().expect("its head"));
+    let rows: Vec<_> = lines
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .map(cells)
+        .collect();
+    let flags = [CLOSING, ACTIVE, LIVE];
+    let is_row_of = |row: &[&str], bits: u64| {
+        flags
+            .iter()
+            .zip(row)
+            .all(|(flag, cell)| *cell == "any" || *cell == u8::from(bits & flag != 0).to_string())
+    };
+    for bits in 0..1 << flags.len() {
+        let rows = rows.iter().filter(|row| is_row_of(row, bits));
+        assert_eq!(rows.count(), 1, "rows of {bits:#b}");
+    }
+    for row in &rows {
+        let mut words = reachable();
+        words.retain(|&bits| is_row_of(row, bits));
+        assert_eq!(words.is_empty(), row[3] == "never", "{row:?}");
+        for (column, said) in columns.iter().zip(row).skip(4) {
+            let outcomes: BTreeSet<_> = words
+                .iter()
+                .filter_map(|&bits| outcome(column, bits))
+                .collect();
+            let said = Some(*said).filter(|said| !matches!(*said, "-" | ""));
+            assert_eq!(outcomes, said.into_iter().collect(), "{column} of {row:?}");
+        }
+    }
 }
 
 #[test]

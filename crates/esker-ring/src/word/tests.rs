@@ -356,6 +356,8 @@ fn the_truth_table_is_that_of_every_reachable_word() {
             && offset
     };
     let mut met = vec![false; rows.len()];
+    // Which cells speak of something that can be tried.
+    let mut tried = vec![vec![false; columns.len()]; rows.len()];
     for bits in reachable() {
         let word = Snapshot(bits);
         assert_eq!(bits >> RESERVED_SHIFT & ((1 << RESERVED_BITS) - 1), 0);
@@ -369,13 +371,17 @@ fn the_truth_table_is_that_of_every_reachable_word() {
         assert_eq!(of_word.len(), 1, "rows of {word:?}");
         let row = &rows[of_word[0]];
         met[of_word[0]] = true;
-        for (column, said) in columns.iter().zip(row).skip(5) {
+        for (at, (column, said)) in columns.iter().zip(row).enumerate().skip(5) {
             if let Some(outcome) = outcome(column, bits) {
                 assert_eq!(*said, outcome, "{column} of {word:?}");
+                tried[of_word[0]][at] = true;
             }
         }
     }
-    for (row, met) in rows.iter().zip(met) {
+    for ((row, met), tried) in rows.iter().zip(met).zip(tried) {
         assert_eq!(met, !row[4].starts_with("never"), "{row:?}");
+        for (said, tried) in row.iter().zip(tried).skip(5) {
+            assert_eq!(tried, !matches!(*said, "-" | ""), "{said} in {row:?}");
+        }
     }
 }

@@ -83,8 +83,9 @@ fn rows<'a>(head: &str) -> Vec<Vec<&'a str>> {
 fn every_transition_has_its_ordering_in_the_code() {
     let on_the_word = rows("| transition | on | precondition |");
     let beside_it = rows("| transition | by | precondition |");
-    assert!(on_the_word.len() == 9 && beside_it.len() == 5);
-    for row in on_the_word.iter().chain(&beside_it) {
+    let of_a_lease = rows("| transition | by | from |");
+    assert!(on_the_word.len() == 9 && beside_it.len() == 5 && of_a_lease.len() == 8);
+    for row in on_the_word.iter().chain(&beside_it).chain(&of_a_lease) {
         let (ordering, function) = (row[row.len() - 2], row[row.len() - 1].trim_matches('`'));
         let start = format!(" fn {function}(");
         let is_there = SOURCES.iter().any(|source| {

@@ -55,6 +55,53 @@
 //!   [`TryReserve::Full`], waiting ends only with its timeout and uses no CPU, and
 //!   [`Ring::blocker`] names the buffer and who has it.
 //!
+//! # What the compiler refuses
+//!
+//! A reservation belongs to its ring, and to its appender:
+//!
+//! ```compile_fail,E0505
+//! # use esker_ring::{Ring, TryReserve};
+//! # let ring = Ring::builder().build().unwrap();
+//! # let Ok(TryReserve::Reserved(record)) = ring.try_reserve(8) else { unreachable!() };
+//! drop(ring);
+//! let _ = record.commit();
+//! ```
+//!
+//! ```compile_fail,E0499
+//! # use esker_ring::{Ring, TryReserve};
+//! # let mut appender = Ring::builder().build().unwrap().appender();
+//! let one = appender.try_reserve(8);
+//! let two = appender.try_reserve(8);
+//! drop(one);
+//! ```
+//!
+//! It is committed once, and a buffer is recycled once, by whoever has it:
+//!
+//! ```compile_fail,E0382
+//! # use esker_ring::{Ring, TryReserve};
+//! # let ring = Ring::builder().build().unwrap();
+//! # let Ok(TryReserve::Reserved(record)) = ring.try_reserve(8) else { unreachable!() };
+//! let _ = record.commit();
+//! let _ = record.cancel();
+//! ```
+//!
+//! ```compile_fail,E0382
+//! # fn flush(buffer: esker_ring::SealedBuffer) {
+//! buffer.recycle();
+//! buffer.recycle();
+//! # }
+//! ```
+//!
+//! And its bytes are not looked at any more when it has been:
+//!
+//! ```compile_fail,E0505
+//! # fn flush(buffer: esker_ring::SealedBuffer) {
+//! let bytes = buffer.bytes();
+//! buffer.recycle();
+//! assert_eq!(bytes.len(), 0);
+//! # }
+//! ```
+//!
 //! # Where it comes from
 //!
 //! The flush buffers with a packed state word are those of LLAMA (Levandoski, Lomet, Sengupta:

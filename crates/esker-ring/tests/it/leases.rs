@@ -272,6 +272,44 @@ fn a_pin_shows_what_was_committed_once_the_leases_are_revoked() {
     assert_eq!(pin[HEADER..HEADER + 100], [7; 100]);
 }
 
+/// Reservations, under a lease or not, and pins end in another thread than they began in.
+#[test]
+fn a_guard_may_end_in_another_thread() {
+    let ring = leasing().build().expect("a ring");
+    let mut appender = ring.appender();
+    let mut end = 0;
+    for mark in 1..=4 {
+        let mut record = reserved(&mut appender, 40);
+        end = record.address() + 40;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                record.fill(mark);
+                assert!(record.commit().is_none());
+            });
+        });
+    }
+    // The first had no lease, the others lie in one.
+    assert!(ring.tail() > end, "nothing is leased");
+    assert!(ring.revoke_leases().is_none());
+    let PinCommitted::Pinned(pin) = ring.pin_committed(end - 1) else {
+        panic!("all are committed");
+    };
+    assert!(matches!(ring.seal(), Seal::Sealed { buffer: None, .. }));
+    let buffer = thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let records = pin[HEADER..].chunks(40).zip(1..=4);
+            assert!(
+                records
+                    .into_iter()
+                    .all(|(record, mark)| record == [mark; 40])
+            );
+            pin.release()
+        });
+        reader.join().expect("a reader")
+    });
+    assert_eq!(buffer.expect("the last one out").seq().get(), FIRST);
+}
+
 #[test]
 fn more_appenders_than_leases_work_all_the_same() {
     let ring = leasing().build().expect("a ring");

@@ -143,7 +143,6 @@ impl Tasks {
                 if inner.closed {
                     return None;
                 }
-                inner.asleep = None;
                 if let Some((place, _)) = inner.waiting.last_key_value() {
                     return Some(place.end);
                 }
@@ -172,5 +171,118 @@ impl Tasks {
 fn wake(waiting: BTreeMap<Place, Waker>) {
     for waker in waiting.into_values() {
         let _panicked = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
+}
+
+#[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::task::Wake;
+
+    use super::*;
+
+    /// Says whether it was woken, and demands that nobody drops it with the lock held: what a waker
+    /// does when it goes is the executor's affair.
+    struct Task {
+        tasks: Arc<Tasks>,
+        woken: Arc<AtomicBool>,
+    }
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.woken.store(true, Ordering::Relaxed);
+        }
+    }
+
+    impl Drop for Task {
+        fn drop(&mut self) {
+            assert!(self.tasks.inner.try_lock().is_some(), "the lock is held");
+        }
+    }
+
+    /// A future that waits for `end`.
+    struct Waiting {
+        place: Option<Place>,
+        end: u64,
+        woken: Arc<AtomicBool>,
+    }
+
+    impl Waiting {
+        fn enter(tasks: &Arc<Tasks>, end: u64) -> Self {
+            let mut waiting = Self {
+                place: None,
+                end,
+                woken: Arc::default(),
+            };
+            assert!(waiting.poll(tasks));
+            waiting
+        }
+
+        /// As each poll does, with a waker of its own.
+        fn poll(&mut self, tasks: &Arc<Tasks>) -> bool {
+            let waker = Waker::from(Arc::new(Task {
+                tasks: Arc::clone(tasks),
+                woken: Arc::clone(&self.woken),
+            }));
+            tasks.enter(&mut self.place, self.end, &waker)
+        }
+
+        fn is_woken(&self) -> bool {
+            self.woken.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn those_who_are_passed_are_woken_and_no_others() {
+        let tasks = Arc::new(Tasks::default());
+        let waiting = [10, 10, 11, u64::MAX].map(|end| Waiting::enter(&tasks, end));
+        let woken = || waiting.each_ref().map(Waiting::is_woken);
+        assert_eq!((tasks.present(), tasks.wanted()), (4, Some(u64::MAX)));
+        tasks.reached(9);
+        assert_eq!((tasks.present(), woken()), (4, [false; 4]));
+        tasks.reached(10);
+        assert_eq!((tasks.present(), woken()), (2, [true, true, false, false]));
+        tasks.reached(u64::MAX);
+        assert_eq!((tasks.present(), woken()), (0, [true; 4]));
+        assert_eq!(tasks.wanted(), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_what_a_future_wanted_that_is_gone() {
+        let tasks = Arc::new(Tasks::default());
+        let [mut less, mut more] = [10, 20].map(|end| Waiting::enter(&tasks, end));
+        tasks.leave(&mut more.place);
+        assert_eq!((tasks.present(), tasks.wanted()), (1, Some(10)));
+        tasks.leave(&mut more.place);
+        tasks.leave(&mut less.place);
+        assert_eq!((tasks.present(), tasks.wanted()), (0, None));
+        tasks.reached(u64::MAX);
+        assert!(!less.is_woken() && !more.is_woken());
+    }
+
+    #[test]
+    fn one_that_is_polled_again_waits_once() {
+        let tasks = Arc::new(Tasks::default());
+        let mut waiting = Waiting::enter(&tasks, 10);
+        assert!(waiting.poll(&tasks));
+        assert_eq!(tasks.present(), 1);
+        tasks.reached(10);
+        assert!(waiting.is_woken());
+        // Woken, and not there yet: it comes back to its place.
+        assert!(waiting.poll(&tasks));
+        assert_eq!((tasks.present(), tasks.wanted()), (1, Some(10)));
+    }
+
+    #[test]
+    fn the_end_of_the_store_wakes_everybody_and_lets_nobody_in() {
+        let tasks = Arc::new(Tasks::default());
+        let mut waiting = Waiting::enter(&tasks, 10);
+        assert_eq!(tasks.await_wanted(&Parker::new()), Some(10));
+        tasks.close();
+        assert!(waiting.is_woken());
+        assert!(!waiting.poll(&tasks));
+        assert_eq!((tasks.present(), tasks.wanted()), (0, None));
+        assert_eq!(tasks.await_wanted(&Parker::new()), None);
     }
 }

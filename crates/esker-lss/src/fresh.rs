@@ -123,6 +123,8 @@ mod tests {
         );
         fresh.written(21 * 4096, 40 * 4096, &[3; SLOT_BYTES + 1]);
         assert!(fresh.find(21 * 4096).is_none(), "it is long");
+        fresh.written(21 * 4096, 40 * 4096, &[3; SLOT_BYTES]);
+        assert!(fresh.find(21 * 4096).is_some(), "just short enough");
         let slot = fresh.find(7 * 4096).expect("it is here");
         assert_eq!((slot.base, slot.end), (7 * 4096, 8 * 4096));
         assert!(*slot.bytes == [2; 100]);

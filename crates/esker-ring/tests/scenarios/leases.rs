@@ -65,6 +65,21 @@ pub(crate) fn dropping_an_appender_races_a_seal() {
     finish(&ring, &sink, &written);
 }
 
+/// Leases, L3: an appender gives its lease up, and with it the entry, which another lends at once.
+pub(crate) fn an_entry_goes_from_one_appender_to_another() {
+    let (ring, sink) = (leasing(2, 6, u64::MAX, 3), Sink::new());
+    let mut appender = ring.appender();
+    let one = append_leased(&mut appender, &sink, 1);
+    let other = spawn(&ring, &sink, |ring, sink| {
+        let mut appender = ring.appender();
+        append_some_leased(&mut appender, sink, 2)
+    });
+    drop(appender);
+    let mut written = join(other);
+    written.push(one);
+    finish(&ring, &sink, &written);
+}
+
 /// Leases: a seal and a reader revoke the same one, and its owner uses it.
 pub(crate) fn two_revokers_close_a_lease_once() {
     let (ring, sink) = (leasing(2, 3, u64::MAX, 3), Sink::new());
@@ -154,16 +169,16 @@ pub(crate) fn a_leased_record_is_dropped() {
     finish(&ring, &sink, &[one, two]);
 }
 
-/// Leases: an extent seals the buffer.
+/// Leases: an extent seals the buffer, which an idle lease in it does not hold up.
 pub(crate) fn an_extent_revokes_a_lease() {
     let (ring, sink) = (leasing(3, 3, u64::MAX, 3), Sink::new());
     let mut appender = ring.appender();
     let one = append_leased(&mut appender, &sink, 1);
     let inserter = spawn(&ring, &sink, |ring, sink| append_extents(ring, sink, 2));
     let three = append_some_leased(&mut appender, &sink, 3);
-    drop(appender);
     let written = [vec![one], three, join(inserter)].concat();
     finish(&ring, &sink, &written);
+    drop(appender);
 }
 
 /// Leases, R5: the ring goes round while the owner of an idle lease looks elsewhere.

@@ -287,8 +287,9 @@ pub(super) fn append_extents(ring: &Ring, sink: &Sink, mark: u8) -> Vec<(u64, u8
 
 pub(super) fn seal(ring: &Ring, sink: &Sink) {
     match ring.seal() {
-        Seal::Sealed { buffer, .. } => {
+        Seal::Sealed { seq, end, buffer } => {
             if let Some(buffer) = buffer {
+                assert_eq!((buffer.seq(), buffer.next_base()), (seq, end));
                 sink.take(buffer);
             }
         }

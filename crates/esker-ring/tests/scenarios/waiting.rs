@@ -20,6 +20,19 @@ pub(crate) fn a_full_ring_wakes_its_waiter() {
     finish(&ring, &sink, &[vec![one, two], three].concat());
 }
 
+/// R6: whoever is parked in a full ring is woken when its slot is free and the limit is in the way,
+/// for it is the one to raise that.
+pub(crate) fn a_full_ring_tells_its_waiter_of_the_limit() {
+    let (ring, sink) = (ring(2, 1, BASE + 32), Sink::new());
+    let (first, one) = take_sealed(&ring, 1);
+    let (second, two) = take_sealed(&ring, 2);
+    let waiter = spawn(&ring, &sink, |ring, sink| append_some(ring, sink, 3));
+    sink.take(first);
+    sink.take(second);
+    let three = join(waiter);
+    finish(&ring, &sink, &[vec![one, two], three].concat());
+}
+
 /// R6: recycling out of order, by two threads.
 pub(crate) fn two_recyclers_and_a_waiter() {
     let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
@@ -46,6 +59,23 @@ pub(crate) fn sealer_and_recycler_open_between_them() {
     assert_eq!((seq, base), (BufferSeq::new(2), BASE + 32));
     assert_eq!(ring.tail(), base + HEADER as u64, "nobody opened");
     finish(&ring, &sink, &[one, two]);
+}
+
+/// R6: the second buffer is recycled while the first one's slot is opened, filled and sealed: by the
+/// time that it is free it may have become the next, and then nobody else comes to open it.
+pub(crate) fn a_recycler_out_of_order_meets_a_seal() {
+    let (ring, sink) = (ring(2, 1, u64::MAX), Sink::new());
+    let (first, one) = take_sealed(&ring, 1);
+    let (second, two) = take_sealed(&ring, 2);
+    let flusher = spawn(&ring, &sink, move |_, sink| sink.take(second));
+    sink.take(first);
+    let (third, three) = take_sealed(&ring, 3);
+    join(flusher);
+    let (seq, base) = ring.current();
+    assert_eq!((seq, base), (BufferSeq::new(3), BASE + 48));
+    assert_eq!(ring.tail(), base + HEADER as u64, "nobody opened");
+    sink.take(third);
+    finish(&ring, &sink, &[one, two, three]);
 }
 
 /// R6, R7: whoever is parked is woken for the orphan, for nothing else will come.

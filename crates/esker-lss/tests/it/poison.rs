@@ -56,6 +56,11 @@ fn a_failed_sync_is_not_made_good_by_the_next() {
     assert!(store.wait_durable(last).is_err());
     assert!(store.flush().is_err());
     assert_eq!(store.durable(), durable);
+    // Of what was written behind it nobody knows whether it is there.
+    assert!(durable < store.written());
+    for record in store.scan(..).expect("a range") {
+        assert!(record.expect("intact").lsn < durable);
+    }
 }
 
 /// A disk that fails to flush its cache may have dropped it, with what was not synced yet.

@@ -143,7 +143,8 @@ impl UringConfig {
     }
 
     /// Has a table of so many files, 0 to 32768, that the kernel has looked up in advance: Linux
-    /// 5.19. Each file that the ring opens takes a place of it by itself for as long as there is one
+    /// 6.13, since older ones keep a file, with its lock, for a while after its place was emptied.
+    /// Each file that the ring opens takes a place of it by itself for as long as there is one
     /// free, its submitted operations name it by that, and it gives the place back when the last
     /// handle is dropped and the last operation over. Files beyond the table are named by their
     /// descriptors.

@@ -10,14 +10,51 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use io_uring::squeue::Flags;
-use io_uring::types::Fd;
+use io_uring::types::{Fd, Fixed};
+use io_uring::{IoUring, opcode};
 
 use super::Ring;
 use crate::file::FileHandle;
 use crate::sync::{Arc, Mutex, Weak};
+
+const POLLIN: u32 = libc::POLLIN as u32;
+
+/// Whether the kernel lets go of a file at once when its place is emptied, also while an operation on
+/// another place runs, so that a lock goes with its handle. An older one does so a while later, or
+/// only when all operations on places that were begun before are over. Found out with a pipe, whose
+/// end is seen when its last writer is gone, and with an operation that does not end.
+pub(super) fn table_lets_go() -> io::Result<bool> {
+    let mut ring = IoUring::new(2)?;
+    ring.submitter().register_files_sparse(2)?;
+    let (mut reader, writer) = io::pipe()?;
+    let (waited_for, silent) = io::pipe()?;
+    let fill = |place, fd| ring.submitter().register_files_update(place, &[fd]);
+    fill(0, writer.as_raw_fd())?;
+    fill(1, waited_for.as_raw_fd())?;
+    let wait = opcode::PollAdd::new(Fixed(1), POLLIN).build();
+    // SAFETY: the entry names no memory.
+    unsafe { ring.submission().push(&wait) }
+        .map_err(|_| io::Error::other("an empty queue is full"))?;
+    ring.submit()?;
+    drop(writer);
+    ring.submitter().register_files_update(0, &[-1])?;
+    // SAFETY: the call touches no memory.
+    let set = unsafe { libc::fcntl(reader.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+    if set < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let lets_go = match io::Read::read(&mut reader, &mut [0]) {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+        Err(error) => return Err(error),
+    };
+    // Ends the operation, now that it has served.
+    drop(silent);
+    Ok(lets_go)
+}
 
 /// Which places of the kernel's table are free.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::io;
 use io_uring::{IoUring, Probe, opcode};
 
 use super::config::{UringConfig, UringError};
+use super::files;
 use super::regions::SLOTS;
 use crate::sync::yield_now;
 
@@ -27,6 +28,10 @@ pub(super) fn set_up(config: UringConfig) -> Result<(IoUring, u32), UringError> 
         ring.submitter()
             .register_files_sparse(config.registered_files)
             .map_err(|source| no_files(config.registered_files, source))?;
+        let lets_go = files::table_lets_go().map_err(|source| UringError::Trial { source })?;
+        if !lets_go {
+            return Err(UringError::Lacks { what: LETS_GO });
+        }
     }
     Ok((ring, if registers { slots } else { 0 }))
 }
@@ -43,6 +48,7 @@ fn no_files(slots: u32, source: io::Error) -> UringError {
 const SQPOLL: &str = "SQPOLL for files that are not registered (Linux 5.11)";
 const SPARSE: &str = "sparse tables of registered memory (Linux 5.19)";
 const SPARSE_FILES: &str = "sparse tables of registered files (Linux 5.19)";
+const LETS_GO: &str = "tables that let go of a file at once when its place is emptied (Linux 6.13)";
 const SINGLE_ISSUER: &str = "SINGLE_ISSUER (Linux 6.0)";
 const DEFER_TASKRUN: &str = "DEFER_TASKRUN (Linux 6.1)";
 const COOP_TASKRUN: &str = "COOP_TASKRUN (Linux 5.19)";

@@ -226,6 +226,12 @@ fn what_the_kernel_lacks_is_refused_by_name() {
     }
     let test = "configuration::is_told_that_it_lacks_tables_of_files";
     on_an_older_kernel("io_uring_register", "3", test);
+    // One that says that it has emptied a place, and has not.
+    let test = "configuration::is_told_that_tables_hold_on_to_files";
+    let inject = "inject=io_uring_register:retval=1:when=7";
+    if let Some(log) = traced(&["-e", inject], test) {
+        assert!(log.contains("(INJECTED)"), "{inject}: {log}");
+    }
 }
 
 #[test]
@@ -312,4 +318,11 @@ fn is_told_that_it_lacks_a_single_issuer() {
 fn is_told_that_it_lacks_polling() {
     let what = lacking(UringConfig::default().iopoll(true));
     assert!(what.contains("IOPOLL"), "{what}");
+}
+
+#[test]
+#[ignore = "run under strace by the test above"]
+fn is_told_that_tables_hold_on_to_files() {
+    let what = lacking(UringConfig::default().registered_files(8));
+    assert!(what.contains("let go of a file at once"), "{what}");
 }

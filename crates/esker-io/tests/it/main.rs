@@ -56,7 +56,11 @@ fn conforms<B: esker_io::Backend>(make: impl Fn() -> B) {
 fn ring(config: UringConfig) -> Option<Uring> {
     match Uring::new(config) {
         Ok(uring) => Some(uring),
-        Err(error @ (UringError::Unknown { .. } | UringError::Forbidden { .. })) => {
+        Err(
+            error @ (UringError::Unknown { .. }
+            | UringError::Forbidden { .. }
+            | UringError::Lacks { .. }),
+        ) => {
             println!("skipped: {error}");
             None
         }

@@ -316,7 +316,7 @@ impl<B: Backend> Store<B> {
     }
 
     /// The records of a range of addresses in the log's order, up to what was appended before the
-    /// call; of a store where a write has failed, up to the durable end. A range that has a
+    /// call; of a store where a write or a sync has failed, up to the durable end. A range that has a
     /// beginning begins at a record's address.
     ///
     /// Reads from disk, ahead of what is asked for; what is still in memory is written (not synced)
@@ -497,9 +497,9 @@ impl<B: Backend> Core<B> {
         range: &impl RangeBounds<Lsn>,
     ) -> Result<Scan<'static, B>, ReadError> {
         let end = match self.wait_written_to(self.end_of_appended()) {
-            Ok(()) => self.written.lsn(),
-            // Of the rest it is not known whether it is there.
-            Err(_) => self.durable.lsn(),
+            Ok(()) if self.poison.get().is_none() => self.written.lsn(),
+            // Of the rest it is not known whether it is there, written or not.
+            _ => self.durable.lsn(),
         };
         let first = Arc::clone(&self.first);
         // Acquire: pairs with the release in `trim_before`.

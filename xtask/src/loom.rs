@@ -6,9 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::ArgMatches;
 
-use crate::canary::{self, Catcher};
+use crate::canary::{self, Catcher, Tests};
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::workspace::{Workspace, run_tests_and_look};
 
@@ -19,16 +19,7 @@ pub(crate) const SUITE: Suite = Suite {
     needs: "nothing",
     quick: "cargo xtask loom",
     long: "cargo xtask loom --canaries; LOOM_MAX_PREEMPTIONS=3 cargo xtask loom (hours)",
-    args: |command| {
-        command.arg(
-            Arg::new("canaries")
-                .long("canaries")
-                .action(ArgAction::SetTrue)
-                .help(
-                    "Switch each known bug on, one after the other, and demand that it is caught",
-                ),
-        )
-    },
+    args: |command| command.arg(canary::arg(&[Catcher::Loom])),
     verify: &[Part::Whole(&[])],
     run,
 };
@@ -40,10 +31,14 @@ const PACKAGES: &[&str] = &["esker-ring", "esker-io", "esker-lss"];
 const BOUND: &str = "LOOM_MAX_PREEMPTIONS";
 
 fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
-    if matches.get_flag("canaries") {
-        return canary::run(workspace, Catcher::Loom, |package| {
-            models(workspace, package)
-        });
+    if let Some(canaries) = canary::chosen(matches, Catcher::Loom) {
+        let tests = Tests {
+            workspace,
+            catcher: Catcher::Loom,
+            command: &|package| models(workspace, package),
+            leaves_out: &[],
+        };
+        return tests.catch(&canaries);
     }
     let mut tally = Tally::default();
     let mut explored = BTreeMap::new();

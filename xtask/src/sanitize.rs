@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgMatches};
 
-use crate::canary::{self, Catcher};
+use crate::canary::{self, Canary, Catcher, Tests};
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::test;
 use crate::workspace::{Workspace, run_tests};
@@ -40,11 +40,8 @@ pub(crate) const SUITE: Suite = Suite {
                     .help("Only the tests of this package"),
             )
             .arg(
-                Arg::new("canaries")
-                    .long("canaries")
-                    .action(ArgAction::SetTrue)
-                    .conflicts_with("package")
-                    .help("Switch each known bug on, one after the other, and demand its report"),
+                canary::arg(&[Catcher::AddressSanitizer, Catcher::ThreadSanitizer])
+                    .conflicts_with("package"),
             )
     },
     verify: &[Part::Whole(&[])],
@@ -151,11 +148,8 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
             sanitizer,
             target,
         };
-        if matches.get_flag("canaries") {
-            tally += canary::run(workspace, sanitizer.catcher, |name| {
-                let package = PACKAGES.iter().find(|package| package.name == name);
-                build.tests(package.expect("every canary is of one of them"))
-            })?;
+        if let Some(canaries) = canary::chosen(matches, sanitizer.catcher) {
+            tally += build.canaries(&canaries)?;
             continue;
         }
         let packages = PACKAGES
@@ -228,6 +222,21 @@ impl Build<'_> {
             }
         }
         Ok(tally)
+    }
+
+    /// Demands that it reports known bugs.
+    fn canaries(&self, canaries: &[Canary]) -> Result<Tally, SuiteError> {
+        let left_out = self.sanitizer.leaves_out.iter().map(|(name, _)| *name);
+        let tests = Tests {
+            workspace: self.workspace,
+            catcher: self.sanitizer.catcher,
+            command: &|name| {
+                let package = PACKAGES.iter().find(|package| package.name == name);
+                self.tests(package.expect("every canary is of one of them"))
+            },
+            leaves_out: &left_out.collect::<Vec<_>>(),
+        };
+        tests.catch(canaries)
     }
 
     fn tests(&self, package: &Package) -> Command {

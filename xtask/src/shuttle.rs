@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches, value_parser};
 
-use crate::canary::{self, Catcher};
+use crate::canary::{self, Catcher, Tests};
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::workspace::{Workspace, build, run_tests};
 
@@ -40,15 +40,7 @@ pub(crate) const SUITE: Suite = Suite {
                     .help("Only of this package"),
             )
             .arg(Arg::new("test").long("test").help("Only this test"))
-            .arg(
-                Arg::new("canaries")
-                    .long("canaries")
-                    .action(ArgAction::SetTrue)
-                    .help(
-                        "Switch each known bug on, one after the other, and demand that it is \
-                         caught",
-                    ),
-            )
+            .arg(canary::arg(&[Catcher::Shuttle]))
     },
     verify: &[Part::Share {
         weight: 2,
@@ -66,10 +58,14 @@ const PACKAGES: &[(&str, u64)] = &[
 ];
 
 fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
-    if matches.get_flag("canaries") {
-        return canary::run(workspace, Catcher::Shuttle, |package| {
-            tests(workspace, package)
-        });
+    if let Some(canaries) = canary::chosen(matches, Catcher::Shuttle) {
+        let tests = Tests {
+            workspace,
+            catcher: Catcher::Shuttle,
+            command: &|package| tests(workspace, package),
+            leaves_out: &[],
+        };
+        return tests.catch(&canaries);
     }
     let (package, test) = (matches.get_one("package"), matches.get_one("test"));
     let chosen = PACKAGES

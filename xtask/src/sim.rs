@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgMatches, value_parser};
 
-use crate::canary::{self, Catcher};
+use crate::canary::{self, Catcher, Tests};
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::workspace::{Workspace, build, result_line};
 
@@ -32,18 +32,14 @@ pub(crate) const SUITE: Suite = Suite {
         };
         command
             .arg(
-                number("seconds", "How long to go on with drawn lives; the rest takes seconds")
-                    .default_value("15"),
+                number(
+                    "seconds",
+                    "How long to go on with drawn lives; the rest takes seconds",
+                )
+                .default_value("15"),
             )
             .arg(number("seed", "The first seed of the drawn lives").default_value("1000"))
-            .arg(
-                Arg::new("canaries")
-                    .long("canaries")
-                    .action(ArgAction::SetTrue)
-                    .help(
-                        "Switch each known bug on, one after the other, and demand that it is caught",
-                    ),
-            )
+            .arg(canary::arg(&[Catcher::Sim]))
     },
     verify: &[Part::Share {
         weight: 3,
@@ -59,14 +55,21 @@ const LIVES: &str = "crashes::many_lives_lose_nothing_that_was_acknowledged";
 const STRIDE: u64 = 1 << 32;
 
 fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
-    if matches.get_flag("canaries") {
-        return canary::run(workspace, Catcher::Sim, |package| {
+    if let Some(canaries) = canary::chosen(matches, Catcher::Sim) {
+        let tests = |package: &str| {
             let mut command = tests(workspace, package);
             command
                 .arg("--target-dir")
                 .arg(workspace.target_dir("canary"));
             command
-        });
+        };
+        let tests = Tests {
+            workspace,
+            catcher: Catcher::Sim,
+            command: &tests,
+            leaves_out: &[],
+        };
+        return tests.catch(&canaries);
     }
     let get = |name: &str| matches.get_one::<u64>(name).copied().unwrap_or_default();
     let (seconds, seed) = (get("seconds"), get("seed"));

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::ArgMatches;
 
-use crate::canary::{self, Catcher};
+use crate::canary::{self, Catcher, Tests};
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::workspace::{Workspace, announce, run_tests};
 
@@ -15,29 +15,27 @@ pub(crate) const SUITE: Suite = Suite {
     needs: "nothing; tests that need more say in their output what they left out",
     quick: "cargo xtask test",
     long: "cargo xtask test --canaries",
-    args: |command| {
-        command.arg(
-            Arg::new("canaries")
-                .long("canaries")
-                .action(ArgAction::SetTrue)
-                .help(
-                    "Switch each known bug on, one after the other, and demand that it is caught",
-                ),
-        )
-    },
+    args: |command| command.arg(canary::arg(&[Catcher::Test])),
     verify: &[Part::Whole(&[])],
     run,
 };
 
 fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError> {
-    if matches.get_flag("canaries") {
-        return canary::run(workspace, Catcher::Test, |package| {
+    if let Some(canaries) = canary::chosen(matches, Catcher::Test) {
+        let tests = |package: &str| {
             let mut command = workspace.cargo(&["test", "--all-features", "--package", package]);
             command
                 .args(["--lib", "--bins", "--tests", "--target-dir"])
                 .arg(workspace.target_dir("canary"));
             command
-        });
+        };
+        let tests = Tests {
+            workspace,
+            catcher: Catcher::Test,
+            command: &tests,
+            leaves_out: &[],
+        };
+        return tests.catch(&canaries);
     }
     let mut tests = workspace.cargo(&["test", "--workspace", "--all-features"]);
     // Every package's result is wanted, not only the first one that fails.

@@ -22,11 +22,11 @@ mod store;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::ArgMatches;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::canary;
+use crate::canary::{self, Canary, Catcher};
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::trial::{
     Esker, FileSystem, Program, Worker, clock_seed, missing_tool, number_arg, path_arg, roomy_dir,
@@ -70,14 +70,7 @@ pub(crate) const SUITE: Suite = Suite {
                 )
                 .conflicts_with("canaries"),
             )
-            .arg(
-                Arg::new("canaries")
-                    .long("canaries")
-                    .action(ArgAction::SetTrue)
-                    .help(
-                        "Switch known bugs on, one after the other, and demand that each is caught",
-                    ),
-            )
+            .arg(canary::arg(&[Catcher::Crash]))
     },
     verify: &[Part::Share {
         weight: 3,
@@ -92,6 +85,9 @@ const MAX_FAILURES: u64 = 3;
 /// How long a known bug may stay hidden at least, and how many crashes are made of each record then.
 const CANARY_TIME: Duration = Duration::from_secs(600);
 const CANARY_IMAGES: u64 = 120;
+
+/// How long a build with canaries is tried while none is on.
+const CONTROL_TIME: Duration = Duration::from_secs(20);
 
 /// How many records may go on from one another's crashes.
 const MAX_CHAIN: usize = 3;
@@ -126,8 +122,8 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         options.seed,
         options.dir.display()
     );
-    if matches.get_flag("canaries") {
-        return run_canaries(workspace, &options, &kinds);
+    if let Some(canaries) = canary::chosen(matches, Catcher::Crash) {
+        return catch(workspace, &options, &kinds, &canaries);
     }
     let given = |name: &str, package| match matches.get_one::<PathBuf>(name) {
         Some(file) => Ok(file.clone().into()),
@@ -149,35 +145,51 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
 }
 
 /// Switches known bugs on in the programs that write. What looks at the crashed disks has none.
-fn run_canaries(
+fn catch(
     workspace: &Workspace,
     options: &Options,
     kinds: &[FileSystem],
+    canaries: &[Canary],
 ) -> Result<Tally, SuiteError> {
     let mut tally = Tally::default();
     let esker = workspace.build_with_canaries("esker-cli")?;
     let worker = workspace.build_with_canaries("esker-worker")?;
-    // What shows in one crash of some hundred takes as many; what shows at once ends it at once.
-    let options = &Options {
-        time: options.time.max(CANARY_TIME),
-        images: options.images.max(CANARY_IMAGES),
+    let command = |program| Writer::Command(program);
+    let library = |program| Writer::Library(Worker { program });
+    let tried = |options: &Options, writers, ends_early| {
+        let programs = Programs {
+            writers,
+            esker: esker.clone(),
+        };
+        let backends = &["uring", "blocking"];
+        run_rounds(options, &programs, kinds, backends, ends_early)
+    };
+    let with = |time, images| Options {
+        time,
+        images,
         dir: options.dir.clone(),
         ..*options
     };
-    for &name in canary::CRASH {
-        let writer = if name == canary::CLI_ACK_BEFORE_DURABLE {
-            Writer::Command(esker.with(name))
-        } else {
-            Writer::Library(Worker {
-                program: worker.with(name),
-            })
-        };
-        let programs = Programs {
-            writers: vec![writer],
-            esker: esker.clone(),
+    // With none on, nothing is lost.
+    let writers = vec![command(esker.clone()), library(worker.clone())];
+    tally.count(
+        tried(&with(CONTROL_TIME, options.images), writers, false)?
+            .tally
+            .failed
+            == 0,
+    );
+    // What shows in one crash of some hundred takes as many; what shows at once ends it at once.
+    let patient = with(
+        options.time.max(CANARY_TIME),
+        options.images.max(CANARY_IMAGES),
+    );
+    for Canary { name, tests, .. } in canaries {
+        let writer = match *tests {
+            "esker-cli" => command(esker.with(name)),
+            _ => library(worker.with(name)),
         };
         let start = Instant::now();
-        let tested = run_rounds(options, &programs, kinds, &["uring", "blocking"], true)?;
+        let tested = tried(&patient, vec![writer], true)?;
         let caught = tested.tally.failed > 0;
         println!(
             "{}: canary {name} is {} ({} crashes, {} s)",

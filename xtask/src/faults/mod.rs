@@ -18,12 +18,12 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgMatches};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::canary;
+use crate::canary::{self, Canary, Catcher};
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::trial::{
     Failure, FileSystem, Mounted, Program, clock_seed, missing_tool, number_arg, path_arg,
@@ -60,14 +60,7 @@ pub(crate) const SUITE: Suite = Suite {
                 path_arg("esker", "FILE", "Take this binary instead of building one")
                     .conflicts_with("canaries"),
             )
-            .arg(
-                Arg::new("canaries")
-                    .long("canaries")
-                    .action(ArgAction::SetTrue)
-                    .help(
-                        "Switch known bugs on, one after the other, and demand that each is caught",
-                    ),
-            )
+            .arg(canary::arg(&[Catcher::Faults]))
     },
     verify: &[Part::Share {
         weight: 3,
@@ -112,11 +105,13 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         options.dir.display()
     );
     let mut tally = Tally::default();
-    if matches.get_flag("canaries") {
-        options.max_failures = 1;
+    if let Some(canaries) = canary::chosen(matches, Catcher::Faults) {
         let esker = workspace.build_with_canaries("esker-cli")?;
-        for (name, cases) in canary::FAULTS {
-            (*cases).clone_into(&mut options.only);
+        options.max_failures = 1;
+        for Canary { name, by, .. } in canaries {
+            by.clone_into(&mut options.only);
+            // The same cases without it and with it.
+            let sound = run_all(&options, &esker, &mut tally)?.failed == 0;
             let caught = run_all(&options, &esker.with(name), &mut Tally::default())?.failed > 0;
             let (verdict, is) = if caught {
                 ("ok", "")
@@ -124,6 +119,7 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
                 ("FAILED", " not")
             };
             println!("{verdict}: canary {name} is{is} caught");
+            tally.count(sound);
             tally.count(caught);
         }
         return Ok(tally);

@@ -13,11 +13,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::ArgMatches;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::canary::CLI_ACK_BEFORE_DURABLE as CANARY;
+use crate::canary::{self, Canary, Catcher};
 use crate::suite::{Part, Suite, SuiteError, Tally};
 use crate::trial::{
     Esker, Failure, Plan, Program, Store, clock_seed, live, number_arg, on_disk, path_arg,
@@ -29,9 +29,9 @@ pub(crate) const SUITE: Suite = Suite {
     name: "kill",
     proves: "Whenever the esker process is killed, every LSN that it printed gives its record \
              back, and the store holds a gapless prefix of each thread's records, nothing twice \
-             and nothing invented; with --canary, that the suite catches LSNs printed too early",
+             and nothing invented; with --canaries, that the suite catches LSNs printed too early",
     needs: "a temporary or target directory on a real disk",
-    quick: "cargo xtask kill && cargo xtask kill --canary",
+    quick: "cargo xtask kill && cargo xtask kill --canaries",
     long: "cargo xtask kill --rounds 1000",
     args: |command| {
         command
@@ -45,19 +45,12 @@ pub(crate) const SUITE: Suite = Suite {
             .arg(path_arg("dir", "DIR", "Where to put the stores"))
             .arg(
                 path_arg("esker", "FILE", "Take this binary instead of building one")
-                    .conflicts_with("canary"),
+                    .conflicts_with("canaries"),
             )
-            .arg(
-                Arg::new("canary")
-                    .long("canary")
-                    .action(ArgAction::SetTrue)
-                    .help(
-                        "Demand that a build which prints LSNs before they are durable is caught",
-                    ),
-            )
+            .arg(canary::arg(&[Catcher::Kill]))
     },
     verify: &[
-        Part::Whole(&["--canary"]),
+        Part::Whole(&["--canaries"]),
         Part::Share {
             weight: 2,
             args: &["--rounds", "1000000"],
@@ -69,12 +62,16 @@ pub(crate) const SUITE: Suite = Suite {
 /// After so many failures the rest tells nothing new.
 const MAX_FAILURES: u64 = 3;
 
+/// How many lives show that a build with canaries is like any other while none is on.
+const CONTROL_ROUNDS: u64 = 10;
+
 struct Options {
     rounds: u64,
     seed: u64,
     deadline: Instant,
     first_store: u64,
-    canary: bool,
+    /// To end with the first failure, which is expected.
+    is_canary: bool,
     dir: PathBuf,
 }
 
@@ -85,10 +82,10 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         tally.skip("kill", "no directory on a disk: give one with --dir");
         return Ok(tally);
     };
-    let canary = matches.get_flag("canary");
+    let canaries = canary::chosen(matches, Catcher::Kill);
     let program = match matches.get_one::<PathBuf>("esker") {
         Some(file) => file.clone().into(),
-        None if canary => workspace.build_with_canaries("esker-cli")?.with(CANARY),
+        None if canaries.is_some() => workspace.build_with_canaries("esker-cli")?,
         None => workspace.build_program("esker-cli")?,
     };
     let backends = working_backends(&program, &dir, &mut tally)?;
@@ -97,7 +94,7 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         seed: get("seed").map_or_else(clock_seed, Ok)?,
         deadline: Instant::now() + Duration::from_secs(get("seconds").unwrap_or(3600)),
         first_store: get("first-store").unwrap_or(0),
-        canary,
+        is_canary: false,
         dir,
     };
     println!(
@@ -105,11 +102,40 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
         options.seed,
         options.dir.display()
     );
-    let mut tested = run_stores(&options, &program, &backends)?;
-    if canary {
-        tested = judge_canary(&options, &tested);
+    tally += match canaries {
+        None => run_stores(&options, &program, &backends)?.tally,
+        Some(canaries) => catch(options, &program, &backends, &canaries)?,
+    };
+    Ok(tally)
+}
+
+/// Lives with no known bug switched on lose nothing; with each of them they lose what had been
+/// acknowledged.
+fn catch(
+    mut options: Options,
+    program: &Program,
+    backends: &[&'static str],
+    canaries: &[Canary],
+) -> Result<Tally, SuiteError> {
+    let mut tally = Tally::default();
+    let rounds = std::mem::replace(&mut options.rounds, CONTROL_ROUNDS);
+    let control = run_stores(&options, program, backends)?;
+    tally.count(control.tally.failed == 0);
+    options.rounds = rounds;
+    options.is_canary = true;
+    for Canary { name, .. } in canaries {
+        let tested = run_stores(&options, &program.with(name), backends)?;
+        if tested.lost_acknowledged {
+            let round = tested.tally.passed + 1;
+            println!("ok: canary {name} is caught in round {round}");
+        } else {
+            println!(
+                "FAILED: canary {name} is not caught (seed {})",
+                options.seed
+            );
+        }
+        tally.count(tested.lost_acknowledged);
     }
-    tally += tested.tally;
     Ok(tally)
 }
 
@@ -152,7 +178,7 @@ fn run_stores(
             let result = live_and_look(&mut store, &plan, &mut random, &mut tested);
             tested.tally.count(result.is_ok());
             let Err(failure) = result else { continue };
-            if options.canary {
+            if options.is_canary {
                 tested.lost_acknowledged = matches!(failure, Failure::LostAcknowledged { .. });
                 println!("round {rounds}: {failure}");
                 return Ok(tested);
@@ -184,24 +210,6 @@ fn run_stores(
         "{rounds} lives, {killed} killed, {records} records kept, {acknowledged} acknowledged"
     );
     Ok(tested)
-}
-
-/// A run over the build with the known bug counts as one check: that it was caught, as that bug.
-fn judge_canary(options: &Options, tested: &Tested) -> Tested {
-    let mut judged = Tested::default();
-    if tested.lost_acknowledged {
-        println!(
-            "ok: canary {CANARY} is caught in round {}",
-            tested.tally.passed + 1
-        );
-    } else {
-        println!(
-            "FAILED: canary {CANARY} is not caught (seed {})",
-            options.seed
-        );
-    }
-    judged.tally.count(tested.lost_acknowledged);
-    judged
 }
 
 /// Lives one life and looks at what it left.

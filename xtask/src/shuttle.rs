@@ -63,7 +63,7 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
             workspace,
             catcher: Catcher::Shuttle,
             command: &|package| tests(workspace, package),
-            leaves_out: &[],
+            which: &|_| true,
         };
         return tests.catch(&canaries);
     }

@@ -67,7 +67,7 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
             workspace,
             catcher: Catcher::Sim,
             command: &tests,
-            leaves_out: &[],
+            which: &|_| true,
         };
         return tests.catch(&canaries);
     }

@@ -33,7 +33,7 @@ fn run(workspace: &Workspace, matches: &ArgMatches) -> Result<Tally, SuiteError>
             workspace,
             catcher: Catcher::Test,
             command: &tests,
-            leaves_out: &[],
+            which: &|_| true,
         };
         return tests.catch(&canaries);
     }

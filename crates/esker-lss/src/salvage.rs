@@ -337,7 +337,9 @@ impl<B: Backend> Delivery<'_, B> {
                     // The header, or whatever is in its place.
                     let header_end = at + slot::HEADER_BYTES as u64;
                     go_on!(self.lose(at, header_end, damage));
-                    go_on!(self.records(header_end, to, false));
+                    if !canary!("lss-salvage-skips-damaged-slots") {
+                        go_on!(self.records(header_end, to, false));
+                    }
                     at = to;
                 }
             }

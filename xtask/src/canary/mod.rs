@@ -25,6 +25,10 @@ pub(crate) enum Catcher {
     Test,
     /// `cargo xtask sim`: the tests over the simulated disk, in release.
     Sim,
+    /// `cargo xtask damage`: those of them that damage files.
+    Damage,
+    /// `cargo xtask fuzz`: its targets.
+    Fuzz,
     /// `cargo xtask sanitize address`: the package's tests.
     AddressSanitizer,
     /// `cargo xtask sanitize thread`: the package's tests.

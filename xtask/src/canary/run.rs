@@ -31,8 +31,8 @@ pub(crate) struct Tests<'w> {
     pub(crate) catcher: Catcher,
     /// The cargo command that builds and runs those of a package.
     pub(crate) command: &'w dyn Fn(&str) -> Command,
-    /// Those that are left out, by what their names begin with.
-    pub(crate) leaves_out: &'w [&'w str],
+    /// Which of them, by their names.
+    pub(crate) which: &'w dyn Fn(&str) -> bool,
 }
 
 impl Tests<'_> {
@@ -101,11 +101,7 @@ impl Tests<'_> {
         let binaries = build(command)?;
         for binary in binaries {
             for name in list(&binary)? {
-                if !self
-                    .leaves_out
-                    .iter()
-                    .any(|left_out| name.starts_with(left_out))
-                {
+                if (self.which)(&name) {
                     let binary = binary.clone();
                     built.tests.push(Test { binary, name });
                 }

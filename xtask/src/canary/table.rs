@@ -1,7 +1,7 @@
 //! Which suite catches which known bug, and by what.
 
 use super::Catcher::{
-    AddressSanitizer, Crash, Faults, Kill, Loom, Shuttle, Sim, Test, ThreadSanitizer,
+    AddressSanitizer, Crash, Damage, Faults, Fuzz, Kill, Loom, Shuttle, Sim, Test, ThreadSanitizer,
 };
 use super::{Catcher, Entry};
 
@@ -32,9 +32,14 @@ const fn over(
     }
 }
 
-/// Bugs of the store that show when the machine goes down, a disk fails, or files are damaged.
+/// Bugs of the store that show when the machine goes down or a disk fails.
 const fn crash(by: &'static str, names: &'static [&'static str]) -> Entry {
     over(Sim, "esker-lss", "esker-sim", by, names)
+}
+
+/// Bugs of the store that show when its files are damaged.
+const fn damage(by: &'static str, names: &'static [&'static str]) -> Entry {
+    over(Damage, "esker-lss", "esker-sim", by, names)
 }
 
 /// Bugs of the store that show when threads share it: long schedules of a whole store over the
@@ -357,6 +362,12 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry(
         Test,
         "esker-lss",
+        "recovery::tests::an_epoch_begins_only_where_it_says",
+        &["lss-stale-epoch-follows"],
+    ),
+    entry(
+        Test,
+        "esker-lss",
         "segments::ahead::tests::the_log_takes_what_zeroes_were_meant_for",
         &["lss-zeroes-over-the-log"],
     ),
@@ -383,17 +394,17 @@ pub(super) const ENTRIES: &[Entry] = &[
             "lss-epoch-stays",
             "lss-follows-what-is-written",
             "lss-fresh-whatever-its-address",
-            "lss-lock-not-waited-for",
             "lss-sync-of-the-last-segment",
         ],
     ),
     crash(
         "crashes::recovery_survives_a_crash_after_any_effect",
-        &["lss-recovery-without-rewrite", "lss-recovery-without-sync"],
+        &["lss-recovery-without-sync"],
     ),
     crash(
         "crashes::trims_survive_a_crash_after_any_effect",
         &[
+            "lss-lock-not-waited-for",
             "lss-recovery-without-names",
             "lss-trim-frees-one-more",
             "lss-trim-removes-first",
@@ -405,20 +416,8 @@ pub(super) const ENTRIES: &[Entry] = &[
         &["lss-superblock-first-copy-first"],
     ),
     crash(
-        "damage::damage_of_any_length_is_a_torn_tail_or_named",
-        &["lss-header-without-durable", "lss-recovery-stops-at-window"],
-    ),
-    crash(
-        "damage::every_damage_is_harmless_a_torn_tail_or_named",
-        &["lss-checksum-without-address"],
-    ),
-    crash(
-        "damage::every_damaged_length_is_noticed_before_it_is_used",
-        &["lss-length-before-checksum"],
-    ),
-    crash(
         "faults::a_failed_write_or_sync_is_never_made_good",
-        &["lss-space-syncs-unwatched"],
+        &["lss-recovery-without-rewrite", "lss-space-syncs-unwatched"],
     ),
     crash(
         "faults::a_slot_calls_nothing_durable_that_does_not_count_yet",
@@ -439,6 +438,36 @@ pub(super) const ENTRIES: &[Entry] = &[
     crash(
         "window::large_records_stay_within_the_window",
         &["lss-window-without-bytes"],
+    ),
+    damage(
+        "damage::damage_of_any_length_is_a_torn_tail_or_named",
+        &["lss-header-without-durable", "lss-recovery-stops-at-window"],
+    ),
+    damage(
+        "damage::every_damage_is_harmless_a_torn_tail_or_named",
+        &[
+            "lss-checksum-without-address",
+            "lss-salvage-skips-damaged-slots",
+            "lss-slot-checksum-unchecked",
+        ],
+    ),
+    damage(
+        "damage::every_damaged_length_is_noticed_before_it_is_used",
+        &["lss-length-before-checksum"],
+    ),
+    over(
+        Fuzz,
+        "esker-cli",
+        "esker-fuzz",
+        "framing",
+        &["cli-frame-cut-short", "cli-frame-length-unchecked"],
+    ),
+    over(
+        Fuzz,
+        "esker-lss",
+        "esker-fuzz",
+        "store",
+        &["lss-slot-checksum-unchecked", "lss-slot-length-unchecked"],
     ),
     entry(
         AddressSanitizer,

@@ -108,7 +108,19 @@ pub(super) fn without_unsafe_forbid_it(tree: &Tree) -> Vec<String> {
 
 pub(super) fn canaries_have_a_suite(tree: &Tree) -> Vec<String> {
     let listed = canaries().map(|canary| (canary.package, canary.name));
-    compare_canaries(tree, &listed.collect())
+    let mut offences = compare_canaries(tree, &listed.collect());
+    offences.extend(canaries().filter_map(|canary| unknown_test(tree, canary.tests, canary.by)));
+    offences
+}
+
+/// What to say of a test that is named and nowhere in the package. Of what is no test, such as a suite's
+/// cases, nothing.
+fn unknown_test(tree: &Tree, package: &str, by: &str) -> Option<String> {
+    let test = by.rsplit("::").next()?;
+    let dir = format!("{}/", tree.packages.get(package)?);
+    let is_there = |source: &Source| source.path.starts_with(&dir) && source.text.contains(test);
+    let is_unknown = by.contains('_') && !tree.sources.iter().any(is_there);
+    is_unknown.then(|| format!("{package}: there is no test {by}"))
 }
 
 /// What is in the table and not in the sources, and the other way round.
@@ -326,6 +338,14 @@ mod tests {
             1
         );
         assert_eq!(compare(&[("esker-io", "a"), ("esker-ring", "b")]).len(), 2);
+    }
+
+    #[test]
+    fn a_test_that_is_named_for_a_canary_and_is_gone_is_found() {
+        let tree = tree("esker-io", "tests/it/main.rs", "fn it_holds() {}");
+        assert_eq!(unknown_test(&tree, "esker-io", "it::it_holds"), None);
+        assert_eq!(unknown_test(&tree, "esker-io", "power cuts"), None);
+        assert!(unknown_test(&tree, "esker-io", "it::it_is_gone").is_some());
     }
 
     #[test]

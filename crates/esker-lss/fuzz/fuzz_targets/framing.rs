@@ -10,6 +10,9 @@ mod args {
     }
 }
 
+#[macro_use]
+#[path = "../../../esker-cli/src/canary.rs"]
+mod canary;
 #[path = "../../../esker-cli/src/split/hostile.rs"]
 mod hostile;
 #[path = "../../../esker-cli/src/split.rs"]

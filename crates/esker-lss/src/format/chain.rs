@@ -38,7 +38,9 @@ pub(crate) fn fits(header: &SlotHeader, at: u64, geometry: &Geometry) -> Result<
         return Err(ChainFault::Base);
     }
     let too_long = padded_len(header, geometry) > geometry.max_slot_bytes();
-    if header.len < HEADER_BYTES || too_long {
+    let is_possible =
+        (HEADER_BYTES <= header.len && !too_long) || canary!("lss-slot-length-unchecked");
+    if !is_possible {
         return Err(ChainFault::Length);
     }
     // Nothing at or past a slot is durable when it is submitted, and its epoch began before it.
@@ -67,7 +69,7 @@ pub(crate) fn follows(
     if header.seq != position.seq {
         return Err(ChainFault::Sequence);
     }
-    if !governs(header, position, superblock) {
+    if !governs(header, position, superblock) && !canary!("lss-stale-epoch-follows") {
         return Err(ChainFault::Epoch);
     }
     let end = position

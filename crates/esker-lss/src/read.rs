@@ -32,9 +32,18 @@ impl<B: Backend> Core<B> {
         // A segment that was trimmed while it was being read is not damaged.
         let first = self.first();
         if lsn < first {
-            Err(ReadError::Trimmed { lsn, first })
-        } else {
-            result
+            return Err(ReadError::Trimmed { lsn, first });
+        }
+        // A sync that has failed may have taken what was written: that is no damage either.
+        match result {
+            Err(ReadError::Corrupt(_) | ReadError::NotARecord { .. })
+                if lsn.get() >= self.durable.lsn() =>
+            {
+                self.check_poison()
+                    .map_err(|source| ReadError::Lost { lsn, source })?;
+                result
+            }
+            result => result,
         }
     }
 

@@ -1,16 +1,13 @@
 //! Creating, closing, crashing, opening again.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use esker_io::{AnyBackend, Backend};
 use esker_lss::{OpenError, Options, Store};
 
 use crate::faulty::Faulty;
-use crate::support::{all, all_beside, backends, crash, open, open_with, record, small};
+use crate::support::{all, all_beside, backends, crash, flip, open, open_with, record, small};
 
 #[test]
 fn what_was_appended_comes_back_after_a_clean_close_on_every_backend_and_in_every_order() {
@@ -275,18 +272,6 @@ fn what_is_not_there_any_more_when_it_is_looked_at_again_is_dropped_for_good() {
         }
     }
     assert!(kept_each.len() > 1, "{kept_each:?}");
-}
-
-/// Flips the bits of the byte at an address.
-fn flip(dir: &Path, address: u64) {
-    let segment_bytes = 64 << 10;
-    let path = dir.join(format!("{:016x}.seg", address / segment_bytes));
-    let file = File::options().read(true).write(true).open(path);
-    let (file, mut byte) = (file.expect("it is there"), [0]);
-    let at = address % segment_bytes;
-    file.read_exact_at(&mut byte, at).expect("read");
-    file.write_all_at(&[!byte[0]], at).expect("written");
-    file.sync_all().expect("synced");
 }
 
 fn costs_of_opening(records: usize) -> [u64; 4] {

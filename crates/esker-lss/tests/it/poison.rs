@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use esker_lss::{AppendError, CommitError, MaintainError, ReadError, Store};
 
 use crate::faulty::Faulty;
-use crate::support::{all, append_times, open, small};
+use crate::support::{all, append_times, flip, open, small};
 
 fn faulty(dir: &std::path::Path) -> (Arc<Faulty>, Store<Faulty>) {
     let backend = Arc::new(Faulty::default());
@@ -60,6 +60,12 @@ fn a_failed_sync_is_not_made_good_by_the_next() {
     assert!(durable < store.written());
     for record in store.scan(..).expect("a range") {
         assert!(record.expect("intact").lsn < durable);
+    }
+    flip(dir.path(), last.get() + 100);
+    let many = store.read_many(std::slice::from_ref(&last)).next();
+    let reads = [store.read(last), many.expect("an answer")];
+    for read in reads {
+        assert!(matches!(read, Err(ReadError::Lost { .. })), "{read:?}");
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the tests share.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use esker_io::{AnyBackend, Backend, Blocking, Create, Direct, FileOptions};
@@ -102,4 +104,16 @@ pub(crate) fn append_times<B: Backend>(store: &Store<B>, times: usize, record: &
         last = store.append(record).expect("appends");
     }
     last
+}
+
+/// Flips the bits of the byte at an address of a [`small`] store.
+pub(crate) fn flip(dir: &Path, address: u64) {
+    let segment_bytes = 64 << 10;
+    let path = dir.join(format!("{:016x}.seg", address / segment_bytes));
+    let file = File::options().read(true).write(true).open(path);
+    let (file, mut byte) = (file.expect("it is there"), [0]);
+    let at = address % segment_bytes;
+    file.read_exact_at(&mut byte, at).expect("read");
+    file.write_all_at(&[!byte[0]], at).expect("written");
+    file.sync_all().expect("synced");
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use esker_io::{Action, Backend, Completion, Create, FileOptions, Operation, Ordering, ReadMemory};
-use esker_lss::{AppendError, Options, Store};
+use esker_lss::{AppendError, Options, ReadError, Store};
 use esker_sim::{Dice, Fault, Sim, SimOptions, Survival};
 
 use crate::model::{End, Model, dir, goes_on, range_of, recover, small, try_scan};
@@ -87,13 +87,19 @@ fn refused(bench: &mut Bench, fault: Fault) {
     }
     bench.model.look(&bench.store);
     // A sync that has failed takes what was written; a write that has takes nothing but itself.
-    if matches!(fault, Fault::WriteFails | Fault::WriteIsShort { .. }) {
-        let written = bench.store.first()..bench.store.written();
-        for index in 0..bench.model.len() {
-            let lsn = bench.model.lsn(index).filter(|lsn| written.contains(lsn));
-            let read = lsn.map(|lsn| bench.store.read(lsn).expect("it was written"));
-            let same = read.is_none_or(|read| read == bench.model.payload_of(index));
-            assert!(same, "{lsn:?} reads otherwise");
+    let takes_others = !matches!(fault, Fault::WriteFails | Fault::WriteIsShort { .. });
+    let written = bench.store.first()..bench.store.written();
+    for index in 0..bench.model.len() {
+        let Some(lsn) = bench.model.lsn(index).filter(|lsn| written.contains(lsn)) else {
+            continue;
+        };
+        match bench.store.read(lsn) {
+            Ok(read) => assert!(
+                read == bench.model.payload_of(index),
+                "{lsn} reads otherwise"
+            ),
+            Err(ReadError::Lost { .. }) => assert!(takes_others && lsn >= last, "{lsn} is lost"),
+            Err(error) => panic!("{lsn}: {error}"),
         }
     }
 }

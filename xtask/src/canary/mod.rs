@@ -1,6 +1,6 @@
 //! Known bugs, each switched on by its name, and which suite has to catch each.
 //!
-//! A suite that cannot fail proves nothing. `tidy` demands that the [table](table) and the sources name
+//! A suite that cannot fail proves nothing. `tidy` demands that the [`table`] and the sources name
 //! the same canaries.
 
 mod run;

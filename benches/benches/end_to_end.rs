@@ -265,7 +265,7 @@ fn pipelined(
     for index in 0..count {
         backend.wait_until(&mut || index < done.load(Ordering::Acquire) + 4, None);
         let done = Arc::clone(&done);
-        backend.submit(vec![Operation {
+        backend.submit(vec![Operation::OnFile {
             file: file.clone(),
             action: action(index),
             sink: Box::new(move |completion: esker_io::Completion| {
@@ -361,7 +361,7 @@ fn raw_read(path: &Path, bytes: usize) -> Result<f64, Box<dyn std::error::Error>
             backend.wait_until(&mut || index < done.load(Ordering::Acquire) + 4, None);
             let buf = pool.lock().pop().expect("four buffers, four in flight");
             let (done, pool) = (Arc::clone(&done), Arc::clone(&pool));
-            backend.submit(vec![Operation {
+            backend.submit(vec![Operation::OnFile {
                 file: file.clone(),
                 action: Action::Read {
                     offset: (index * MIB) as u64,

@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use esker_buf::IoRegion;
 
-use crate::backend::{
-    Allocated, Allocation, Backend, Description, FileFacts, FileOptions, Punched,
-};
+use crate::action::{Action, Completion};
+use crate::backend::{Backend, Description, FileFacts, FileOptions};
 use crate::blocking::Blocking;
 use crate::error::IoError;
 use crate::file::FileHandle;
 use crate::latency::Latencies;
-use crate::operation::{Action, Completion, Operation};
+use crate::operation::Operation;
 use crate::registration::{RegisterError, Registration};
 use crate::statistics::Statistics;
 use crate::sync::Arc;
@@ -143,40 +142,8 @@ impl Backend for AnyBackend {
         either!(self, backend => backend.is_locked(file))
     }
 
-    fn allocate(
-        &self,
-        file: &FileHandle,
-        offset: u64,
-        len_bytes: u64,
-    ) -> Result<Allocated, IoError> {
-        either!(self, backend => backend.allocate(file, offset, len_bytes))
-    }
-
-    fn allocate_with(
-        &self,
-        file: &FileHandle,
-        offset: u64,
-        len_bytes: u64,
-        how: Allocation,
-    ) -> Result<Allocated, IoError> {
-        either!(self, backend => backend.allocate_with(file, offset, len_bytes, how))
-    }
-
-    fn punch_hole(
-        &self,
-        file: &FileHandle,
-        offset: u64,
-        len_bytes: u64,
-    ) -> Result<Punched, IoError> {
-        either!(self, backend => backend.punch_hole(file, offset, len_bytes))
-    }
-
     fn first_hole(&self, file: &FileHandle, offset: u64) -> Result<Option<Range<u64>>, IoError> {
         either!(self, backend => backend.first_hole(file, offset))
-    }
-
-    fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {
-        either!(self, backend => backend.truncate(file, len_bytes))
     }
 
     fn register(&self, memory: Box<dyn IoRegion>) -> Result<Registration, RegisterError> {

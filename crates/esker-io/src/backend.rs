@@ -3,16 +3,15 @@
 use core::fmt;
 use core::ops::Range;
 use std::ffi::OsString;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use esker_buf::{AlignedBuf, Alignment, IoRegion};
+use esker_buf::{Alignment, IoRegion};
 
-use crate::error::{Context, IoError, OperationKind};
+use crate::action::{Action, Completion};
+use crate::error::IoError;
 use crate::latency::Latencies;
-use crate::memory::WriteMemory;
-use crate::operation::{Action, Completion, Durability, Operation};
+use crate::operation::Operation;
 use crate::registration::{RegisterError, Registration};
 use crate::statistics::Statistics;
 use crate::sync::Arc;
@@ -125,6 +124,18 @@ pub enum Allocated {
     Reserved,
 }
 
+impl Allocated {
+    /// What an allocation that has ended made of its range, from the bytes of the range that were written
+    /// zeroes: none, or all of them.
+    #[must_use]
+    pub fn of(zeroed_bytes: usize) -> Self {
+        match zeroed_bytes {
+            0 => Self::Reserved,
+            _ => Self::WrittenZeroes,
+        }
+    }
+}
+
 /// How space is to be taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Allocation {
@@ -148,38 +159,24 @@ pub enum Punched {
     Zeroed,
 }
 
-/// The zeroes that the defaults of [`Backend`] write: one chunk after the other.
-fn write_zeroes<B: Backend + ?Sized>(
-    backend: &B,
-    file: &B::File,
-    offset: u64,
-    end: u64,
-) -> Result<(), IoError> {
-    const CHUNK: u64 = 256 * 1024;
-    let mut at = offset;
-    while at < end {
-        let len = CHUNK.min(end - at);
-        #[expect(clippy::cast_possible_truncation, reason = "at most CHUNK")]
-        let zeroes = AlignedBuf::zeroed(len as usize, Alignment::BLOCK).map_err(|_| {
-            let context = Context::new(OperationKind::Write, backend.path(file)).at(at, len);
-            IoError::from_os(context, io::Error::from_raw_os_error(libc::ENOMEM))
-        })?;
-        let action = Action::Write {
-            offset: at,
-            memory: WriteMemory::new(zeroes),
-            durability: Durability::Written,
-        };
-        backend.execute(file, action).result?;
-        at += len;
+impl Punched {
+    /// What became of the range of a hole, from the bytes of it that were written zeroes: none, or all
+    /// that lay within the file.
+    #[must_use]
+    pub fn of(zeroed_bytes: usize) -> Self {
+        match zeroed_bytes {
+            0 => Self::Freed,
+            _ => Self::Zeroed,
+        }
     }
-    Ok(())
 }
 
 /// Storage: names, files, and data moved by ownership.
 ///
-/// Names and properties of files are blocking calls. Data moves in [`Operation`]s, which own
-/// their memory, hold their file open, and end with exactly one call of their [`Sink`]; or at
-/// once, in the calling thread, with [`execute`](Self::execute).
+/// Data moves, space and lengths change, files are opened and names made durable in [`Operation`]s,
+/// which own their memory and their path, hold their file open, and end with exactly one call of their
+/// [`Sink`]; or at once, in the calling thread, by [`execute`](Self::execute), [`open`](Self::open) and
+/// [`sync_dir`](Self::sync_dir). What else there is of names and properties of files are blocking calls.
 ///
 /// A backend need not have a thread of its own. Operations are sure to progress while some thread
 /// is in [`wait_until`](Self::wait_until) or calls [`poll`](Self::poll).
@@ -285,11 +282,11 @@ pub trait Backend: Send + Sync + 'static {
     /// What the system says.
     fn is_locked(&self, file: &Self::File) -> Result<bool, IoError>;
 
-    /// Reserves real space for a range and extends the file to its end. Blocks, for long if zeroes
+    /// Takes real space for a range by [`Allocation::Quick`], in this thread. Blocks, for long if zeroes
     /// must be written.
     ///
-    /// Whatever the range held before may be replaced by zeroes: it is meant for new space, and no
-    /// other operation may extend the file meanwhile. The new length is durable only after a sync.
+    /// This and the three below are the short ways to [`execute`](Self::execute) an action that moves no
+    /// bytes; none needs to be overridden.
     ///
     /// # Errors
     ///
@@ -301,13 +298,12 @@ pub trait Backend: Send + Sync + 'static {
         file: &Self::File,
         offset: u64,
         len_bytes: u64,
-    ) -> Result<Allocated, IoError>;
+    ) -> Result<Allocated, IoError> {
+        self.allocate_with(file, offset, len_bytes, Allocation::Quick)
+    }
 
-    /// The same in the way that `how` says. Blocks, with [`Allocation::Written`] for as long as
-    /// it takes to write the range.
-    ///
-    /// The default is [`allocate`](Self::allocate), and writes zeroes over what that only
-    /// reserved if they are asked for.
+    /// Executes [`Action::Allocate`]. Blocks, with [`Allocation::Written`] for as long as it takes to
+    /// write the range.
     ///
     /// # Errors
     ///
@@ -319,19 +315,15 @@ pub trait Backend: Send + Sync + 'static {
         len_bytes: u64,
         how: Allocation,
     ) -> Result<Allocated, IoError> {
-        let allocated = self.allocate(file, offset, len_bytes)?;
-        if how == Allocation::Written && allocated == Allocated::Reserved {
-            // It has not overflowed for `allocate` either.
-            write_zeroes(self, file, offset, offset.saturating_add(len_bytes))?;
-            return Ok(Allocated::WrittenZeroes);
-        }
-        Ok(allocated)
+        let action = Action::Allocate {
+            offset,
+            len_bytes,
+            how,
+        };
+        self.execute(file, action).result.map(Allocated::of)
     }
 
-    /// Makes a range read as zeroes and gives its space back where that can be; the file keeps its
-    /// length. Durable only after a sync. Blocks.
-    ///
-    /// The default writes zeroes.
+    /// Executes [`Action::PunchHole`]. Blocks.
     ///
     /// # Errors
     ///
@@ -343,9 +335,18 @@ pub trait Backend: Send + Sync + 'static {
         offset: u64,
         len_bytes: u64,
     ) -> Result<Punched, IoError> {
-        let end = offset.saturating_add(len_bytes);
-        let end = end.min(self.facts(file)?.len_bytes);
-        write_zeroes(self, file, offset, end).map(|()| Punched::Zeroed)
+        let action = Action::PunchHole { offset, len_bytes };
+        self.execute(file, action).result.map(Punched::of)
+    }
+
+    /// Executes [`Action::Truncate`]. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError::NotWritable`], or what the system says.
+    fn truncate(&self, file: &Self::File, len_bytes: u64) -> Result<(), IoError> {
+        let action = Action::Truncate { len_bytes };
+        self.execute(file, action).result.map(drop)
     }
 
     /// The first hole from `offset` on, as far as it lies there: a range below the file's end that
@@ -363,14 +364,6 @@ pub trait Backend: Send + Sync + 'static {
         let _ = (file, offset);
         Ok(None)
     }
-
-    /// Cuts or extends a file to a length; an extension reads as zeroes and takes no space.
-    /// Durable only after a sync. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// [`IoError::NotWritable`], or what the system says.
-    fn truncate(&self, file: &Self::File, len_bytes: u64) -> Result<(), IoError>;
 
     /// Tells the backend of memory that operations will use, so that the kernel can prepare it once
     /// instead of for each of them. Operations whose memory lies wholly within it take advantage by

@@ -3,29 +3,27 @@
 use core::num::NonZeroUsize;
 use core::ops::Range;
 use std::ffi::OsString;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::backend::{
-    Allocated, Allocation, Backend, Description, FileFacts, FileOptions, Punched,
-};
+use crate::action::{Action, Completion};
+use crate::backend::{Backend, Description, FileFacts, FileOptions};
+use crate::calls::Calls;
 use crate::error::IoError;
 use crate::file::{self, FileHandle};
 use crate::inline;
 use crate::latency::Latencies;
-use crate::operation::{Action, Completion, Durability, Operation};
+use crate::operation::Operation;
 use crate::origin::{self, Origin};
 use crate::pool::{self, Pool};
 use crate::served::Served;
-use crate::statistics::{Counters, Statistics};
-use crate::sync::{Arc, AtomicBool, AtomicUsize, Relaxed, SeqCst, panicking, thread};
-use crate::transfer::{Step, Transfer};
+use crate::statistics::Statistics;
+use crate::sync::{Arc, AtomicUsize, SeqCst, panicking, thread};
 
 /// How many threads run what is submitted, unless another number is asked for: as many reads of a
 /// block in flight as keep a fast disk busy, and few enough for a small machine.
-const THREADS: usize = 8;
+pub(crate) const THREADS: usize = 8;
 
 /// The portable backend: every operation is a positioned, blocking system call.
 ///
@@ -131,10 +129,8 @@ impl Drop for Blocking {
 
 /// Runs one operation to its end and tells its sink; the sink's panic, if it did.
 fn run_operation(shared: &Shared, operation: Operation<FileHandle>) -> thread::Result<()> {
-    let Operation { file, action, sink } = operation;
-    let completion = shared.calls.run(&file, action);
-    drop(file);
-    catch_unwind(AssertUnwindSafe(|| sink.complete(completion)))
+    let ended = shared.calls.end(operation);
+    catch_unwind(AssertUnwindSafe(|| ended.tell()))
 }
 
 /// The sink of an operation has returned.
@@ -173,7 +169,11 @@ impl Backend for Blocking {
     }
 
     fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
-        file::open(path, options)
+        self.shared.calls.open(path, options)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
+        self.shared.calls.sync_dir(dir)
     }
 
     file::names_and_files!();
@@ -253,195 +253,5 @@ impl Backend for Blocking {
         // Its threads need no driving.
         self.shared.served.resume();
         0
-    }
-}
-
-/// Positioned system calls in the calling thread, counted.
-#[derive(Debug, Default)]
-pub(crate) struct Calls {
-    pub(crate) counters: Counters,
-    /// Set by whoever was first to find that the kernel or the file system knows no `RWF_DSYNC`;
-    /// from then on a durable write is a write and an fdatasync. Only a hint: relaxed.
-    no_dsync: AtomicBool,
-}
-
-impl Calls {
-    /// Does an action, all of it, now.
-    pub(crate) fn run(&self, file: &FileHandle, action: Action) -> Completion {
-        let began = Instant::now();
-        self.counters.submitted(action.kind(), action.is_durable());
-        let mut transfer = Transfer::new(
-            action.kind(),
-            action.offset(),
-            action.len_bytes(),
-            file.alignment(),
-        );
-        let result = file
-            .check(&action)
-            .and_then(|()| self.transfer(file, &action, &mut transfer))
-            .and_then(|bytes| file.confirm(&action).map(|()| bytes));
-        self.counters.completed(
-            action.kind(),
-            began,
-            transfer.done() as u64,
-            result.is_err(),
-        );
-        action.complete(result)
-    }
-
-    fn transfer(
-        &self,
-        file: &FileHandle,
-        action: &Action,
-        transfer: &mut Transfer,
-    ) -> Result<usize, IoError> {
-        if transfer.is_empty() {
-            return Ok(0);
-        }
-        loop {
-            let returned = self.call(file, action, transfer);
-            match transfer.returned(returned) {
-                Step::Continue => self.counters.continued(),
-                Step::Retry => self.counters.retried(),
-                step => return outcome(file, action, transfer, step),
-            }
-        }
-    }
-
-    /// One system call for the transfer's next piece: a count, or an error number below zero.
-    fn call(&self, file: &FileHandle, action: &Action, transfer: &Transfer) -> i64 {
-        let piece = transfer.piece();
-        let len = piece.len as usize;
-        #[expect(clippy::cast_possible_wrap, reason = "`FileHandle::check` bounds it")]
-        let offset = piece.offset as i64;
-        match action {
-            Action::Read { memory, .. } => {
-                self.counters.system_call();
-                // SAFETY: the piece lies within the memory, which this thread owns exclusively.
-                returned(unsafe {
-                    libc::pread(
-                        file.fd(),
-                        memory.as_mut_ptr().add(piece.start).cast(),
-                        len,
-                        offset,
-                    )
-                })
-            }
-            Action::Write {
-                memory, durability, ..
-            } => {
-                let vectors = memory.vectors(piece.start, len);
-                match durability {
-                    Durability::Written => {
-                        self.counters.system_call();
-                        // SAFETY: the vectors name bytes of the memory.
-                        unsafe { write_call(file, &vectors, offset) }
-                    }
-                    // SAFETY: the vectors name bytes of the memory.
-                    Durability::Durable => unsafe { self.durable_call(file, &vectors, offset) },
-                }
-            }
-            Action::SyncData => self.sync_call(file),
-            Action::SyncAll => {
-                self.counters.system_call();
-                // SAFETY: fsync touches no memory of this process.
-                returned(unsafe { libc::fsync(file.fd()) } as isize)
-            }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// The vectors must name memory that is good for reading.
-    unsafe fn durable_call(&self, file: &FileHandle, vectors: &[libc::iovec], offset: i64) -> i64 {
-        if !self.no_dsync.load(Relaxed) {
-            self.counters.system_call();
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_possible_wrap,
-                reason = "`WriteMemory::vectors` bounds it"
-            )]
-            let count = vectors.len() as libc::c_int;
-            // SAFETY: the caller's promise.
-            let written = returned(unsafe {
-                libc::pwritev2(file.fd(), vectors.as_ptr(), count, offset, libc::RWF_DSYNC)
-            });
-            if written != -i64::from(libc::EOPNOTSUPP) && written != -i64::from(libc::ENOSYS) {
-                return written;
-            }
-            self.no_dsync.store(true, Relaxed);
-        }
-        self.counters.system_call();
-        // SAFETY: the caller's promise.
-        let written = unsafe { write_call(file, vectors, offset) };
-        if written <= 0 {
-            return written;
-        }
-        // An interrupted sync says nothing of the data; the piece is written again with it.
-        match self.sync_call(file) {
-            0 => written,
-            errno => errno,
-        }
-    }
-
-    fn sync_call(&self, file: &FileHandle) -> i64 {
-        self.counters.system_call();
-        // SAFETY: fdatasync touches no memory of this process.
-        returned(unsafe { libc::fdatasync(file.fd()) } as isize)
-    }
-}
-
-/// # Safety
-///
-/// The vectors must name memory that is good for reading.
-unsafe fn write_call(file: &FileHandle, vectors: &[libc::iovec], offset: i64) -> i64 {
-    // SAFETY: the caller's promise.
-    returned(unsafe {
-        match vectors {
-            [one] => libc::pwrite(file.fd(), one.iov_base, one.iov_len, offset),
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_possible_wrap,
-                reason = "`WriteMemory::vectors` bounds it"
-            )]
-            many => libc::pwritev(file.fd(), many.as_ptr(), many.len() as libc::c_int, offset),
-        }
-    })
-}
-
-/// What a system call returned: a count, or the error number below zero.
-fn returned(result: isize) -> i64 {
-    if result >= 0 {
-        return result as i64;
-    }
-    -i64::from(
-        io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO),
-    )
-}
-
-/// The result of a transfer that took its last step.
-pub(crate) fn outcome(
-    file: &FileHandle,
-    action: &Action,
-    transfer: &Transfer,
-    step: Step,
-) -> Result<usize, IoError> {
-    let context = || file.action_context(action).after(transfer.done() as u64);
-    match step {
-        Step::Done(bytes) => Ok(bytes),
-        Step::Failed(errno) => Err(IoError::from_os(
-            context(),
-            io::Error::from_raw_os_error(errno),
-        )),
-        Step::Continue | Step::Retry => Err(IoError::NoProgress {
-            context: context(),
-            attempts: 0,
-        }),
-        Step::Stuck { attempts } => Err(IoError::NoProgress {
-            context: context(),
-            attempts,
-        }),
     }
 }

@@ -310,8 +310,8 @@ impl IoError {
     /// bytes on the device, whatever it reports as transferred. A sync that failed is
     /// indeterminate, and stays so: a later one that succeeds says nothing of the data before. What
     /// makes or changes a name, a length or a hole is indeterminate where the file system may have
-    /// begun it (EIO, a full disk); opening is among them, since it may create. Reserving space changes
-    /// no content, so its failure is determinate.
+    /// begun it (EIO, a full disk); opening is among them, since it may create. An allocation that found
+    /// the disk full has given back what it took, so that is determinate; one that failed with EIO is not.
     #[must_use]
     pub fn fate(&self) -> Fate {
         let refused = match self {
@@ -332,8 +332,10 @@ impl IoError {
                     OperationKind::List
                     | OperationKind::Facts
                     | OperationKind::Lock
-                    | OperationKind::Allocate
                     | OperationKind::Read => true,
+                    OperationKind::Allocate => {
+                        !matches!(source.raw_os_error(), None | Some(libc::EIO | libc::EINTR))
+                    }
                     OperationKind::Write => {
                         // What the kernel refuses before it looks at the data. ENOSPC is not
                         // among them: a direct write can meet it after parts have been sent.
@@ -432,6 +434,7 @@ mod tests {
             (Write, 0, libc::EIO, Fate::Indeterminate),
             (Write, 0, libc::ENOSPC, Fate::Indeterminate),
             (Allocate, 0, libc::ENOSPC, Fate::Determinate),
+            (Allocate, 0, libc::EIO, Fate::Indeterminate),
             (Read, 512, libc::EIO, Fate::Determinate),
             (Sync, 0, libc::EIO, Fate::Indeterminate),
             (SyncDir, 0, libc::EIO, Fate::Indeterminate),

@@ -5,13 +5,15 @@ use core::future::Future;
 use core::pin::Pin;
 use core::task::{self, Poll, Waker};
 use std::error::Error;
+use std::path::Path;
 
 use esker_buf::{IoBuf, IoBufMut};
 
-use crate::backend::Backend;
+use crate::action::{Action, Completion, Durability};
+use crate::backend::{Allocated, Allocation, Backend, FileOptions, Punched};
 use crate::error::IoError;
 use crate::memory::{Memory, ReadMemory, WriteMemory};
-use crate::operation::{Action, Completion, Durability, Operation, Sink};
+use crate::operation::{Operation, Sink};
 use crate::sync::{Arc, AtomicBool, Mutex, SeqCst};
 
 /// An operation failed; its buffer comes back with the error.
@@ -65,8 +67,17 @@ fn written<B: IoBuf>(completion: Completion) -> Result<B, Failed<B>> {
     with_buffer(completion).map(|(_, buf)| buf)
 }
 
-fn synced(completion: Completion) -> Result<(), IoError> {
+/// What a completion without bytes or memory means.
+fn done(completion: Completion) -> Result<(), IoError> {
     completion.result.map(drop)
+}
+
+fn allocated(completion: Completion) -> Result<Allocated, IoError> {
+    completion.result.map(Allocated::of)
+}
+
+fn punched(completion: Completion) -> Result<Punched, IoError> {
+    completion.result.map(Punched::of)
 }
 
 /// What the completion of a vectored write means to the one who gave it buffers of type `B`.
@@ -108,60 +119,88 @@ fn gathering<B: IoBuf>(offset: u64, bufs: Vec<B>, durability: Durability) -> Act
 /// which is freed when it has completed.
 #[must_use = "an operation whose handle is dropped can fail unnoticed"]
 pub struct Pending<T> {
-    slot: Arc<Slot>,
-    convert: fn(Completion) -> T,
+    slot: Arc<Slot<T>>,
 }
 
-/// Where a completion waits for its handle.
-#[derive(Debug, Default)]
-struct Slot {
-    /// Whether the completion has arrived. Stored once, by the sink; part of conditions that
-    /// threads wait for.
+/// Where a result waits for its handle.
+struct Slot<T> {
+    /// Whether the result has arrived. Stored once, by the sink; part of conditions that threads wait
+    /// for.
     arrived: AtomicBool,
-    state: Mutex<Arrival>,
+    state: Mutex<Arrival<T>>,
 }
 
-#[derive(Debug, Default)]
-struct Arrival {
-    completion: Option<Completion>,
+struct Arrival<T> {
+    result: Option<T>,
     /// Who is to be told.
     waker: Option<Waker>,
 }
 
-impl Sink for Arc<Slot> {
-    fn complete(self: Box<Self>, completion: Completion) {
+/// Puts into a slot what a completion comes to.
+struct Arriving<C, T> {
+    slot: Arc<Slot<T>>,
+    convert: fn(C) -> T,
+}
+
+impl<C, T: Send> Sink<C> for Arriving<C, T> {
+    fn complete(self: Box<Self>, completion: C) {
+        let Self { slot, convert } = *self;
+        let result = convert(completion);
         let waker = {
-            let mut state = self.state.lock();
-            state.completion = Some(completion);
+            let mut state = slot.state.lock();
+            state.result = Some(result);
             state.waker.take()
         };
         // SeqCst: as all that waiters ask for (W1).
-        self.arrived.store(true, SeqCst);
+        slot.arrived.store(true, SeqCst);
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 }
 
-impl<T> Pending<T> {
+impl<T: Send + 'static> Pending<T> {
     fn start<B: Backend>(
         backend: &B,
         file: &B::File,
         action: Action,
         convert: fn(Completion) -> T,
     ) -> Self {
-        let slot = Arc::new(Slot::default());
-        let sink = Arc::clone(&slot);
-        backend.submit(vec![Operation::new(file.clone(), action, sink)]);
-        Self { slot, convert }
+        Self::of(backend, convert, |sink| {
+            Operation::new(file.clone(), action, sink)
+        })
     }
 
+    /// Starts the operation that is made with the sink.
+    fn of<B: Backend, C: 'static>(
+        backend: &B,
+        convert: fn(C) -> T,
+        operation: impl FnOnce(Arriving<C, T>) -> Operation<B::File>,
+    ) -> Self {
+        let slot = Arc::new(Slot {
+            arrived: AtomicBool::new(false),
+            state: Mutex::new(Arrival {
+                result: None,
+                waker: None,
+            }),
+        });
+        let sink = Arriving {
+            slot: Arc::clone(&slot),
+            convert,
+        };
+        backend.submit(vec![operation(sink)]);
+        Self { slot }
+    }
+}
+
+impl<T> Pending<T> {
     /// Waits for the operation to end. Blocks, and drives `backend` meanwhile, which must be the
     /// one that it was started on.
     pub fn wait<B: Backend>(self, backend: &B) -> T {
-        backend.wait_for(&|| self.slot.arrived.load(SeqCst), None);
-        let taken = self.slot.state.lock().completion.take();
-        (self.convert)(taken.expect("it has arrived, and the handle is here"))
+        let arrived = &self.slot.arrived;
+        backend.wait_for(&|| arrived.load(SeqCst), None);
+        let taken = self.slot.state.lock().result.take();
+        taken.expect("it has arrived, and the handle is here")
     }
 
     /// Whether it has ended. Does not block and drives nothing.
@@ -176,11 +215,8 @@ impl<T> Pending<T> {
     ///
     /// The handle itself, while the operation is in flight.
     pub fn try_take(self) -> Result<T, Self> {
-        let taken = self.slot.state.lock().completion.take();
-        match taken {
-            Some(completion) => Ok((self.convert)(completion)),
-            None => Err(self),
-        }
+        let taken = self.slot.state.lock().result.take();
+        taken.ok_or(self)
     }
 }
 
@@ -192,9 +228,8 @@ impl<T> Future for Pending<T> {
 
     fn poll(self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<T> {
         let mut state = self.slot.state.lock();
-        if let Some(completion) = state.completion.take() {
-            drop(state);
-            return Poll::Ready((self.convert)(completion));
+        if let Some(result) = state.result.take() {
+            return Poll::Ready(result);
         }
         assert!(
             !self.slot.arrived.load(SeqCst),
@@ -279,7 +314,7 @@ pub trait BackendExt: Backend + Sized {
     ///
     /// [`IoError`]; what was written since the last good sync is then in doubt for good.
     fn sync_data(&self, file: &Self::File) -> Result<(), IoError> {
-        synced(self.execute(file, Action::SyncData))
+        done(self.execute(file, Action::SyncData))
     }
 
     /// The same with all that the file system knows of the file, times and the like, in this
@@ -289,7 +324,7 @@ pub trait BackendExt: Backend + Sized {
     ///
     /// As for [`sync_data`](Self::sync_data).
     fn sync_all(&self, file: &Self::File) -> Result<(), IoError> {
-        synced(self.execute(file, Action::SyncAll))
+        done(self.execute(file, Action::SyncAll))
     }
 
     /// Starts to write all of `buf` at `offset`.
@@ -333,12 +368,115 @@ pub trait BackendExt: Backend + Sized {
 
     /// Starts to make durable what has been written to the file up to now.
     fn start_sync(&self, file: &Self::File) -> Pending<Result<(), IoError>> {
-        Pending::start(self, file, Action::SyncData, synced)
+        Pending::start(self, file, Action::SyncData, done)
     }
 
     /// The same with all that the file system knows of the file, times and the like.
     fn start_sync_all(&self, file: &Self::File) -> Pending<Result<(), IoError>> {
-        Pending::start(self, file, Action::SyncAll, synced)
+        Pending::start(self, file, Action::SyncAll, done)
+    }
+
+    /// Starts to take space for a range: [`Action::Allocate`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_io::{Allocated, Allocation, AnyBackend, Backend, BackendExt, Create, FileOptions};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let backend = AnyBackend::auto();
+    /// let options = FileOptions::read_write().create(Create::New);
+    /// let file = backend.open(&dir.path().join("log"), &options)?;
+    /// let pending = backend.start_allocate(&file, 0, 1 << 20, Allocation::Written);
+    /// assert_eq!(pending.wait(&backend)?, Allocated::WrittenZeroes);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn start_allocate(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        len_bytes: u64,
+        how: Allocation,
+    ) -> Pending<Result<Allocated, IoError>> {
+        let action = Action::Allocate {
+            offset,
+            len_bytes,
+            how,
+        };
+        Pending::start(self, file, action, allocated)
+    }
+
+    /// Starts to cut or extend a file to a length: [`Action::Truncate`].
+    fn start_truncate(&self, file: &Self::File, len_bytes: u64) -> Pending<Result<(), IoError>> {
+        Pending::start(self, file, Action::Truncate { len_bytes }, done)
+    }
+
+    /// Starts to make a hole: [`Action::PunchHole`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_io::{AnyBackend, Backend, BackendExt, Create, Durability, FileOptions};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let backend = AnyBackend::auto();
+    /// let options = FileOptions::read_write().create(Create::New);
+    /// let file = backend.open(&dir.path().join("log"), &options)?;
+    /// backend.write_at(&file, 0, vec![7; 8192], Durability::Written)?;
+    /// let hole = backend.start_punch_hole(&file, 0, 4096);
+    /// let cut = backend.start_truncate(&file, 6000);
+    /// hole.wait(&backend)?;
+    /// cut.wait(&backend)?;
+    /// let (count, bytes) = backend.read_at(&file, 4000, vec![9; 3000])?;
+    /// assert_eq!((count, bytes[0], bytes[100]), (2000, 0, 7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn start_punch_hole(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Pending<Result<Punched, IoError>> {
+        let action = Action::PunchHole { offset, len_bytes };
+        Pending::start(self, file, action, punched)
+    }
+
+    /// Starts to make the names in a directory durable: [`Operation::SyncDir`].
+    fn start_sync_dir(&self, dir: &Path) -> Pending<Result<(), IoError>> {
+        Pending::of(self, |result| result, |sink| Operation::sync_dir(dir, sink))
+    }
+
+    /// Starts to open or create a file: [`Operation::Open`]. One that is opened and not taken is closed
+    /// when the handle of the operation is dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use esker_io::{AnyBackend, Backend, BackendExt, Create, Durability, FileOptions};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// let backend = AnyBackend::auto();
+    /// let options = FileOptions::read_write().create(Create::New);
+    /// let opening = backend.start_open(&dir.path().join("log"), &options);
+    /// let file = opening.wait(&backend)?;
+    /// let name = backend.start_sync_dir(dir.path());
+    /// let bytes = backend.start_write(&file, 0, b"esker".to_vec(), Durability::Durable);
+    /// name.wait(&backend)?;
+    /// bytes.wait(&backend)?;
+    /// assert_eq!(backend.facts(&file)?.len_bytes, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn start_open(
+        &self,
+        path: &Path,
+        options: &FileOptions,
+    ) -> Pending<Result<Self::File, IoError>> {
+        let options = *options;
+        Pending::of(
+            self,
+            |result| result,
+            |sink| Operation::open(path, options, sink),
+        )
     }
 }
 

@@ -3,23 +3,18 @@
 
 use core::fmt;
 use core::ops::Range;
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use esker_buf::{AlignedBuf, Alignment};
+use esker_buf::Alignment;
 
-use crate::backend::{Allocated, Allocation, Create, Direct, FileFacts, FileOptions, Punched};
+use crate::action::Action;
+use crate::backend::{Direct, FileFacts, FileOptions};
 use crate::error::{Context, IoError, Misaligned, OperationKind};
 use crate::memory::WriteMemory;
-use crate::operation::Action;
 use crate::sync::Arc;
 use crate::uring::Place;
-
-/// `FALLOC_FL_WRITE_ZEROES`, Linux 6.17.
-const WRITE_ZEROES: libc::c_int = 0x80;
 
 #[expect(clippy::cast_possible_truncation, reason = "small constants")]
 const EXCLUSIVE: libc::c_short = libc::F_WRLCK as libc::c_short;
@@ -116,7 +111,12 @@ impl FileHandle {
                     context: self.action_context(action),
                 });
             }
-            Action::Write { .. } if !self.inner.writable => {
+            Action::Write { .. }
+            | Action::Allocate { .. }
+            | Action::Truncate { .. }
+            | Action::PunchHole { .. }
+                if !self.inner.writable =>
+            {
                 return Err(IoError::NotWritable {
                     context: self.action_context(action),
                 });
@@ -126,11 +126,11 @@ impl FileHandle {
                 Some(start) => start.addr(),
                 None => self.misaligned_piece(memory),
             },
-            Action::SyncData | Action::SyncAll => return Ok(()),
+            _ => 0,
         };
         let (offset, len_bytes) = (action.offset(), action.len_bytes() as u64);
         if offset
-            .checked_add(len_bytes)
+            .checked_add(action.range_bytes())
             .is_none_or(|end| end > MAX_OFFSET)
         {
             return Err(IoError::OutOfRange {
@@ -223,19 +223,6 @@ fn uninterrupted(mut call: impl FnMut() -> libc::c_int) -> io::Result<libc::c_in
     }
 }
 
-/// Whether it says that the file system does not know the request.
-pub(crate) fn is_unsupported(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS | libc::ENODEV)
-    )
-}
-
-pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
-}
-
 fn statx(fd: RawFd) -> io::Result<libc::statx> {
     // SAFETY: all zeroes is a valid `statx`, which has only integers.
     let mut facts: libc::statx = unsafe { core::mem::zeroed() };
@@ -280,61 +267,47 @@ fn direct_alignment(facts: &libc::statx) -> Option<Alignment> {
         .and_then(|wanted| Alignment::new(wanted).ok())
 }
 
-pub(crate) fn open(path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
-    let context = Context::new(OperationKind::Open, path);
-    let failed = |error| IoError::from_os(context.clone(), error);
-    let access = match (options.read, options.write) {
-        (true, true) => libc::O_RDWR,
-        (false, true) => libc::O_WRONLY,
-        (_, false) => libc::O_RDONLY,
-    };
-    let create = match options.create {
-        Create::Never => 0,
-        Create::New => libc::O_CREAT | libc::O_EXCL,
-        Create::IfMissing => libc::O_CREAT,
-    };
-    let c_path = c_path(path).map_err(failed)?;
-    // O_NONBLOCK only until the type is known: opening a pipe must not hang.
-    let flags = access | create | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
-    let mode: libc::c_uint = 0o666;
-    // SAFETY: the path is a C string that lives across the call.
-    let fd =
-        uninterrupted(|| unsafe { libc::open(c_path.as_ptr(), flags, mode) }).map_err(failed)?;
-    // SAFETY: the descriptor was just opened and has no other owner.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let facts = statx(fd.as_raw_fd()).map_err(failed)?;
-    if u32::from(facts.stx_mode) & libc::S_IFMT != libc::S_IFREG {
-        return Err(IoError::NotAFile { context });
-    }
-    // Asking for O_DIRECT afterwards leaves no empty file behind where it is refused.
-    let set_flags = |flags: libc::c_int| {
-        // SAFETY: F_SETFL takes an integer and touches no memory.
-        checked(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) })
-    };
-    let alignment = match options.direct {
-        Direct::Never => None,
-        Direct::Try => direct_alignment(&facts).filter(|_| set_flags(libc::O_DIRECT).is_ok()),
-    };
-    if alignment.is_none() {
-        set_flags(0).map_err(failed)?;
-    }
-    let falls_silent = falls_silent(fd.as_raw_fd()).map_err(failed)?;
-    Ok(FileHandle {
-        inner: Arc::new(Inner {
-            place: None,
-            polled: false,
-            fd,
-            path: path.into(),
-            alignment: alignment.unwrap_or(Alignment::ONE),
-            direct: alignment.is_some(),
-            readable: options.read || !options.write,
-            writable: options.write,
-            falls_silent,
-        }),
-    })
-}
-
 impl FileHandle {
+    /// The handle of what was opened so; anything but a regular file is closed again.
+    pub(crate) fn opened(
+        fd: OwnedFd,
+        path: Arc<Path>,
+        options: &FileOptions,
+    ) -> Result<Self, IoError> {
+        let context = || Context::new(OperationKind::Open, Arc::clone(&path));
+        let failed = |error| IoError::from_os(context(), error);
+        let facts = statx(fd.as_raw_fd()).map_err(failed)?;
+        if u32::from(facts.stx_mode) & libc::S_IFMT != libc::S_IFREG {
+            return Err(IoError::NotAFile { context: context() });
+        }
+        // Asking for O_DIRECT afterwards leaves no empty file behind where it is refused.
+        let set_flags = |flags: libc::c_int| {
+            // SAFETY: F_SETFL takes an integer and touches no memory.
+            checked(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) })
+        };
+        let alignment = match options.direct {
+            Direct::Never => None,
+            Direct::Try => direct_alignment(&facts).filter(|_| set_flags(libc::O_DIRECT).is_ok()),
+        };
+        if alignment.is_none() {
+            set_flags(0).map_err(failed)?;
+        }
+        let falls_silent = falls_silent(fd.as_raw_fd()).map_err(failed)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                place: None,
+                polled: false,
+                fd,
+                path,
+                alignment: alignment.unwrap_or(Alignment::ONE),
+                direct: alignment.is_some(),
+                readable: options.read || !options.write,
+                writable: options.write,
+                falls_silent,
+            }),
+        })
+    }
+
     pub(crate) fn facts(&self) -> Result<FileFacts, IoError> {
         let facts = statx(self.fd())
             .map_err(|error| IoError::from_os(self.context(OperationKind::Facts), error))?;
@@ -376,122 +349,6 @@ impl FileHandle {
             .map_err(|error| IoError::from_os(self.context(OperationKind::Lock), error))
     }
 
-    pub(crate) fn allocate(
-        &self,
-        offset: u64,
-        len_bytes: u64,
-        how: Allocation,
-    ) -> Result<Allocated, IoError> {
-        let context = self.context(OperationKind::Allocate).at(offset, len_bytes);
-        self.writable(OperationKind::Allocate)?;
-        let end = offset
-            .checked_add(len_bytes)
-            .filter(|&end| end <= MAX_OFFSET);
-        let (Some(end), Ok(from), Ok(len)) = (end, i64::try_from(offset), i64::try_from(len_bytes))
-        else {
-            return Err(IoError::OutOfRange { context });
-        };
-        if len_bytes == 0 {
-            return Ok(Allocated::WrittenZeroes);
-        }
-        let former = self.facts()?.len_bytes;
-        let result = self.reserve(context, (from, len), (offset, end), how);
-        if result.as_ref().is_err_and(IoError::is_no_space) {
-            // A file system takes what there is before it says that there is no more, and keeps
-            // it: so a full disk would stay full. If even this fails, the first error counts.
-            let _ = self.truncate(former);
-        }
-        result
-    }
-
-    /// Takes the space, by the best way that the file system knows.
-    fn reserve(
-        &self,
-        context: Context,
-        (from, len): (i64, i64),
-        (offset, end): (u64, u64),
-        how: Allocation,
-    ) -> Result<Allocated, IoError> {
-        let zeroed = || {
-            self.write_zeroes(offset, end)
-                .map(|()| Allocated::WrittenZeroes)
-                .map_err(|error| IoError::from_os(context.clone(), error))
-        };
-        for (mode, allocated) in [
-            (WRITE_ZEROES, Allocated::WrittenZeroes),
-            (0, Allocated::Reserved),
-        ] {
-            if mode == WRITE_ZEROES && how == Allocation::Reserved {
-                continue;
-            }
-            match self.fallocate(mode, from, len) {
-                // The space is there, so that writing to it can't fail for want of it.
-                Ok(()) if allocated == Allocated::Reserved && how == Allocation::Written => {
-                    return zeroed();
-                }
-                Ok(()) => return Ok(allocated),
-                Err(error) if is_unsupported(&error) => {}
-                Err(error) => return Err(IoError::from_os(context, error)),
-            }
-        }
-        zeroed()
-    }
-
-    fn fallocate(&self, mode: libc::c_int, from: i64, len: i64) -> io::Result<()> {
-        // SAFETY: fallocate touches no memory of this process.
-        uninterrupted(|| unsafe { libc::fallocate(self.fd(), mode, from, len) }).map(drop)
-    }
-
-    pub(crate) fn punch_hole(&self, offset: u64, len_bytes: u64) -> Result<Punched, IoError> {
-        let context = self.context(OperationKind::Punch).at(offset, len_bytes);
-        self.writable(OperationKind::Punch)?;
-        let end = offset
-            .checked_add(len_bytes)
-            .filter(|&end| end <= MAX_OFFSET);
-        let (Some(end), Ok(from), Ok(len)) = (end, i64::try_from(offset), i64::try_from(len_bytes))
-        else {
-            return Err(IoError::OutOfRange { context });
-        };
-        if len_bytes == 0 {
-            return Ok(Punched::Freed);
-        }
-        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        match self.fallocate(mode, from, len) {
-            Ok(()) => Ok(Punched::Freed),
-            Err(error) if is_unsupported(&error) => self
-                .write_zeroes(offset, end.min(self.facts()?.len_bytes))
-                .map(|()| Punched::Zeroed)
-                .map_err(|error| IoError::from_os(context, error)),
-            Err(error) => Err(IoError::from_os(context, error)),
-        }
-    }
-
-    /// Writes zeroes over a range.
-    fn write_zeroes(&self, offset: u64, end: u64) -> io::Result<()> {
-        const CHUNK: usize = 256 * 1024;
-        let zeroes = AlignedBuf::zeroed(CHUNK, Alignment::BLOCK)
-            .map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
-        let mut at = offset;
-        while at < end {
-            let len = usize::try_from(end - at).map_or(CHUNK, |left| left.min(CHUNK));
-            #[expect(clippy::cast_possible_wrap, reason = "checked against MAX_OFFSET")]
-            // SAFETY: `zeroes` is good for reading CHUNK bytes, and `len` is at most that.
-            let written =
-                unsafe { libc::pwrite(self.fd(), zeroes.as_ptr().cast(), len, at as i64) };
-            match u64::try_from(written) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
-                Ok(written) => at += written,
-                Err(_) => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Reserved space that was never written is a hole to the kernel.
     pub(crate) fn first_hole(&self, offset: u64) -> Result<Option<Range<u64>>, IoError> {
         let len_bytes = self.facts()?.len_bytes;
@@ -524,22 +381,10 @@ impl FileHandle {
             }
         })
     }
-
-    pub(crate) fn truncate(&self, len_bytes: u64) -> Result<(), IoError> {
-        let context = self.context(OperationKind::Truncate).at(len_bytes, 0);
-        self.writable(OperationKind::Truncate)?;
-        let Ok(len) = i64::try_from(len_bytes) else {
-            return Err(IoError::OutOfRange { context });
-        };
-        // SAFETY: ftruncate touches no memory of this process.
-        uninterrupted(|| unsafe { libc::ftruncate(self.fd(), len) })
-            .map(drop)
-            .map_err(|error| IoError::from_os(context, error))
-    }
 }
 
 /// The methods of [`Backend`](crate::Backend) that every kernel backend has alike: names and the
-/// properties of files, by blocking calls. Opening is each one's own.
+/// properties of files, by blocking calls. What is an operation too is each one's own.
 macro_rules! names_and_files {
     () => {
         fn create_dir_all(&self, path: &Path) -> Result<(), IoError> {
@@ -558,10 +403,6 @@ macro_rules! names_and_files {
             $crate::names::remove(path)
         }
 
-        fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
-            $crate::names::sync_dir(dir)
-        }
-
         fn path(&self, file: &FileHandle) -> Arc<Path> {
             file.shared_path()
         }
@@ -578,44 +419,12 @@ macro_rules! names_and_files {
             file.is_locked()
         }
 
-        fn allocate(
-            &self,
-            file: &FileHandle,
-            offset: u64,
-            len_bytes: u64,
-        ) -> Result<Allocated, IoError> {
-            file.allocate(offset, len_bytes, Allocation::Quick)
-        }
-
-        fn allocate_with(
-            &self,
-            file: &FileHandle,
-            offset: u64,
-            len_bytes: u64,
-            how: Allocation,
-        ) -> Result<Allocated, IoError> {
-            file.allocate(offset, len_bytes, how)
-        }
-
-        fn punch_hole(
-            &self,
-            file: &FileHandle,
-            offset: u64,
-            len_bytes: u64,
-        ) -> Result<Punched, IoError> {
-            file.punch_hole(offset, len_bytes)
-        }
-
         fn first_hole(
             &self,
             file: &FileHandle,
             offset: u64,
         ) -> Result<Option<Range<u64>>, IoError> {
             file.first_hole(offset)
-        }
-
-        fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {
-            file.truncate(len_bytes)
         }
     };
 }
@@ -635,10 +444,5 @@ mod tests {
         facts.stx_dio_offset_align = 512;
         facts.stx_dio_mem_align = 4;
         assert_eq!(direct_alignment(&facts), Some(Alignment::SECTOR));
-    }
-
-    #[test]
-    fn a_path_with_a_nul_is_an_error() {
-        assert!(open(Path::new("a\0b"), &FileOptions::read()).is_err());
     }
 }

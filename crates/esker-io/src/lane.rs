@@ -8,9 +8,10 @@ use core::fmt;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
+use crate::action::{Action, Completion};
 use crate::backend::Backend;
 use crate::error::{IoError, OperationKind};
-use crate::operation::{Action, Completion, Operation, Sink};
+use crate::operation::{Operation, Sink};
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, SeqCst, thread};
 
 /// How the writes of one log are dispatched.
@@ -23,7 +24,8 @@ pub enum Ordering {
     Serialised,
 }
 
-/// Dispatches the writes and syncs of one log. Reads pass it by.
+/// Dispatches the writes and syncs of one log, and what changes its space or length. Reads pass it by,
+/// and so do operations on names: whoever needs a name before what is written under it waits for it.
 ///
 /// After the first failure a serialised lane stays failed: everything queued or submitted later is
 /// completed with [`IoError::NotStarted`], which is determinate. A tail-localised lane has no such
@@ -80,7 +82,7 @@ struct State<F> {
 
 /// One that waits to be dispatched.
 enum Turn<F> {
-    Operation(Operation<F>),
+    Operation(F, Action, Box<dyn Sink>),
     /// A thread in `execute`, which is told by this flag. Stored by the pump, read by that thread.
     Execute(Arc<AtomicBool>),
 }
@@ -129,15 +131,21 @@ impl<B: Backend> Lane<B> {
         inner.in_flight.fetch_add(batch.len(), SeqCst);
         let (mut now, mut later) = (Vec::new(), Vec::new());
         for operation in batch {
-            if inner.passes(&operation.action) {
-                let Operation { file, action, sink } = operation;
-                let sink = Counted {
-                    inner: Arc::clone(inner),
+            match operation {
+                Operation::OnFile { file, action, sink } if !inner.passes(&action) => {
+                    later.push(Turn::Operation(file, action, sink));
+                }
+                Operation::OnFile { file, action, sink } => {
+                    now.push(Operation::new(file, action, inner.counted(sink)));
+                }
+                Operation::Open {
+                    path,
+                    options,
                     sink,
-                };
-                now.push(Operation::new(file, action, sink));
-            } else {
-                later.push(Turn::Operation(operation));
+                } => now.push(Operation::open(path, options, inner.counted(sink))),
+                Operation::SyncDir { dir, sink } => {
+                    now.push(Operation::sync_dir(dir, inner.counted(sink)));
+                }
             }
         }
         if !now.is_empty() {
@@ -255,7 +263,7 @@ impl<B: Backend> Inner<B> {
                 granted.store(true, SeqCst);
                 self.backend.wake();
             }
-            Turn::Operation(Operation { file, action, sink }) => {
+            Turn::Operation(file, action, sink) => {
                 let sink = Ordered {
                     inner: Arc::clone(self),
                     sink,
@@ -274,7 +282,14 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    fn call(&self, sink: Box<dyn Sink>, completion: Completion) -> thread::Result<()> {
+    fn counted<C>(self: &Arc<Self>, sink: Box<dyn Sink<C>>) -> Counted<B, C> {
+        Counted {
+            inner: Arc::clone(self),
+            sink,
+        }
+    }
+
+    fn call<C>(&self, sink: Box<dyn Sink<C>>, completion: C) -> thread::Result<()> {
         let called = catch_unwind(AssertUnwindSafe(|| sink.complete(completion)));
         self.in_flight.fetch_sub(1, SeqCst);
         called
@@ -282,13 +297,13 @@ impl<B: Backend> Inner<B> {
 }
 
 /// The sink of an operation that needed no turn.
-struct Counted<B: Backend> {
+struct Counted<B: Backend, C> {
     inner: Arc<Inner<B>>,
-    sink: Box<dyn Sink>,
+    sink: Box<dyn Sink<C>>,
 }
 
-impl<B: Backend> Sink for Counted<B> {
-    fn complete(self: Box<Self>, completion: Completion) {
+impl<B: Backend, C> Sink<C> for Counted<B, C> {
+    fn complete(self: Box<Self>, completion: C) {
         if let Err(payload) = self.inner.call(self.sink, completion) {
             resume_unwind(payload);
         }

@@ -100,6 +100,10 @@ pub struct Latencies {
     pub writes: Latency,
     /// Syncs of data.
     pub syncs: Latency,
+    /// Changes of a file's space or length: allocations, truncations, holes.
+    pub space: Latency,
+    /// Operations on names: openings, and syncs of directories.
+    pub names: Latency,
 }
 
 impl Latencies {
@@ -110,6 +114,8 @@ impl Latencies {
             reads: self.reads.since(&earlier.reads),
             writes: self.writes.since(&earlier.writes),
             syncs: self.syncs.since(&earlier.syncs),
+            space: self.space.since(&earlier.space),
+            names: self.names.since(&earlier.names),
         }
     }
 }
@@ -120,6 +126,8 @@ pub(crate) struct Recorder {
     reads: Mutex<Latency>,
     writes: Mutex<Latency>,
     syncs: Mutex<Latency>,
+    space: Mutex<Latency>,
+    names: Mutex<Latency>,
 }
 
 impl Recorder {
@@ -129,6 +137,8 @@ impl Recorder {
         let latency = match kind {
             OperationKind::Read => &self.reads,
             OperationKind::Write => &self.writes,
+            OperationKind::Allocate | OperationKind::Truncate | OperationKind::Punch => &self.space,
+            OperationKind::Open | OperationKind::SyncDir => &self.names,
             _ => &self.syncs,
         };
         latency.lock().record(taken);
@@ -139,6 +149,8 @@ impl Recorder {
             reads: self.reads.lock().clone(),
             writes: self.writes.lock().clone(),
             syncs: self.syncs.lock().clone(),
+            space: self.space.lock().clone(),
+            names: self.names.lock().clone(),
         }
     }
 }

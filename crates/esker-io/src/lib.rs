@@ -14,9 +14,10 @@
 //!   from a short read. Only EINTR, EAGAIN and cancellations are retried, and not for ever.
 //! - A completed write is not a durable one unless it was asked to be ([`Durability`]); a failed sync
 //!   is never retried into a success. An error tells whether it may have happened ([`Fate`]).
-//! - A ring has no thread unless one is asked for ([`DriverThread`], [`UringConfig::single_issuer`]).
-//!   Whoever waits ([`Backend::wait_until`], [`Backend::wait_for`]) drives completions for all, one at
-//!   a time; the others sleep. Without io_uring, where only threads make operations overlap, a bounded pool is
+//! - A ring has no thread unless one is asked for ([`DriverThread`], [`UringConfig::single_issuer`]) or
+//!   the kernel lacks an opcode: then what it does not take runs on a bounded pool. Whoever waits
+//!   ([`Backend::wait_until`], [`Backend::wait_for`]) drives completions for all, one at a time; the
+//!   others sleep. Without io_uring, where only threads make operations overlap, a bounded pool is
 //!   started with the first submission. A [`Pending`] is also a future, for any executor.
 //! - A backend serves the process that made it. In a child of a fork it refuses what is submitted
 //!   ([`IoError::Forked`]), completes nothing, and is dropped without waiting: what was in flight is
@@ -47,11 +48,15 @@
 #[macro_use]
 mod canary;
 
+mod action;
 mod any;
 mod backend;
 mod blocking;
+mod call;
+mod calls;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod course;
 mod driver;
 mod error;
 mod ext;
@@ -62,17 +67,20 @@ mod lane;
 mod latency;
 mod memory;
 mod names;
+mod opening;
 mod operation;
 mod origin;
 mod pool;
 mod registration;
 mod served;
+mod space;
 mod statistics;
 mod sync;
 mod transfer;
 mod uring;
 mod waiters;
 
+pub use action::{Action, Completion, Durability};
 pub use any::AnyBackend;
 pub use backend::{
     Allocated, Allocation, Backend, Create, Description, Direct, FileFacts, FileOptions, Punched,
@@ -85,7 +93,7 @@ pub use file::FileHandle;
 pub use lane::{Lane, Ordering};
 pub use latency::{Latencies, Latency};
 pub use memory::{Memory, RangeError, ReadMemory, WriteMemory};
-pub use operation::{Action, Completion, Durability, Operation, Sink};
+pub use operation::{Ended, Operation, Sink};
 pub use origin::Origin;
 pub use registration::{RegisterError, Registration};
 pub use statistics::{KindStatistics, Statistics};

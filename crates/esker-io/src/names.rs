@@ -6,8 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::NonNull;
 
+use crate::call::NONE;
+use crate::course::Course;
 use crate::error::{Context, IoError, OperationKind};
-use crate::file::{c_path, is_unsupported};
+use crate::opening::{DirSync, c_path};
+use crate::space::is_unsupported;
+use crate::transfer::Step;
 
 /// Creates a directory and its parents, each with its name made durable.
 ///
@@ -39,7 +43,8 @@ pub(crate) fn create_dir_all(path: &Path) -> Result<(), IoError> {
     match sync(parent) {
         Err(error)
             if existed
-                && (error.kind() == io::ErrorKind::PermissionDenied || is_unsupported(&error)) =>
+                && (error.kind() == io::ErrorKind::PermissionDenied
+                    || error.raw_os_error().is_some_and(is_unsupported)) =>
         {
             Ok(())
         }
@@ -48,16 +53,14 @@ pub(crate) fn create_dir_all(path: &Path) -> Result<(), IoError> {
     }
 }
 
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), IoError> {
-    sync(dir).map_err(|error| IoError::from_os(Context::new(OperationKind::SyncDir, dir), error))
-}
-
-/// Makes the names in a directory durable. Like the sync of a file this is believed only when the
-/// file system still answers after it (`FileHandle::confirm`); here on any of them, since it is rare.
+/// Makes the names in a directory durable.
 fn sync(dir: &Path) -> io::Result<()> {
-    let dir = std::fs::File::open(dir)?;
-    dir.sync_all()?;
-    dir.metadata().map(drop)
+    let mut course = Course::DirSync(Box::new(DirSync::new(dir)?));
+    match course.make_calls(NONE, || ()) {
+        Step::Done(_) => Ok(()),
+        Step::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+        _ => Err(io::Error::from(io::ErrorKind::TimedOut)),
+    }
 }
 
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), IoError> {

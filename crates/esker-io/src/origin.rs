@@ -64,10 +64,10 @@ impl Origin {
 pub(crate) fn refuse(batch: Vec<Operation<FileHandle>>) {
     inline::run(batch.into_iter().map(|operation| {
         Box::new(move || {
-            let Operation { file, action, sink } = operation;
-            let context = file.action_context(&action);
-            drop(file);
-            sink.complete(action.complete(Err(IoError::Forked { context })));
+            let ended = operation.refuse(FileHandle::shared_path, |context| IoError::Forked {
+                context,
+            });
+            ended.tell();
         }) as inline::Job
     }));
 }

@@ -28,11 +28,21 @@ pub struct Statistics {
     pub writes: KindStatistics,
     /// Syncs of data.
     pub syncs: KindStatistics,
+    /// Allocations of space.
+    pub allocations: KindStatistics,
+    /// Changes of a file's length.
+    pub truncations: KindStatistics,
+    /// Holes.
+    pub holes: KindStatistics,
+    /// Files opened or created.
+    pub opens: KindStatistics,
+    /// Syncs of directories.
+    pub dir_syncs: KindStatistics,
     /// Writes that were asked to be durable on completion.
     pub durable_writes: u64,
     /// Calls of `submit` with at least one operation.
     pub batches: u64,
-    /// System calls made to move data or to wait for it.
+    /// System calls made to move data, to submit operations or to wait for them.
     pub system_calls: u64,
     /// Transfers continued after a short count.
     pub continued: u64,
@@ -74,6 +84,11 @@ impl Statistics {
             reads: self.reads.since(&earlier.reads),
             writes: self.writes.since(&earlier.writes),
             syncs: self.syncs.since(&earlier.syncs),
+            allocations: self.allocations.since(&earlier.allocations),
+            truncations: self.truncations.since(&earlier.truncations),
+            holes: self.holes.since(&earlier.holes),
+            opens: self.opens.since(&earlier.opens),
+            dir_syncs: self.dir_syncs.since(&earlier.dir_syncs),
             durable_writes: self.durable_writes.saturating_sub(earlier.durable_writes),
             batches: self.batches.saturating_sub(earlier.batches),
             system_calls: self.system_calls.saturating_sub(earlier.system_calls),
@@ -87,17 +102,30 @@ impl Statistics {
     /// Operations of all kinds that were accepted.
     #[must_use]
     pub fn submitted(&self) -> u64 {
-        self.reads.submitted + self.writes.submitted + self.syncs.submitted
+        self.kinds().iter().map(|kind| kind.submitted).sum()
     }
 
     /// Operations of all kinds that ended with an error.
     #[must_use]
     pub fn failed(&self) -> u64 {
-        self.reads.failed + self.writes.failed + self.syncs.failed
+        self.kinds().iter().map(|kind| kind.failed).sum()
     }
 
-    /// Operations that ended for each system call that moved data or waited for it: above 1 where
-    /// batches share calls; 0 before the first.
+    fn kinds(&self) -> [&KindStatistics; 8] {
+        [
+            &self.reads,
+            &self.writes,
+            &self.syncs,
+            &self.allocations,
+            &self.truncations,
+            &self.holes,
+            &self.opens,
+            &self.dir_syncs,
+        ]
+    }
+
+    /// Reads, writes and syncs that ended for each such system call: above 1 where batches share calls; 0
+    /// before the first.
     #[must_use]
     pub fn operations_per_system_call(&self) -> f64 {
         let completed = self.reads.completed + self.writes.completed + self.syncs.completed;
@@ -146,6 +174,11 @@ pub(crate) struct Counters {
     reads: KindCounters,
     writes: KindCounters,
     syncs: KindCounters,
+    allocations: KindCounters,
+    truncations: KindCounters,
+    holes: KindCounters,
+    opens: KindCounters,
+    dir_syncs: KindCounters,
     durable_writes: AtomicU64,
     batches: AtomicU64,
     system_calls: AtomicU64,
@@ -160,6 +193,11 @@ impl Counters {
         match kind {
             OperationKind::Read => &self.reads,
             OperationKind::Write => &self.writes,
+            OperationKind::Allocate => &self.allocations,
+            OperationKind::Truncate => &self.truncations,
+            OperationKind::Punch => &self.holes,
+            OperationKind::Open => &self.opens,
+            OperationKind::SyncDir => &self.dir_syncs,
             _ => &self.syncs,
         }
     }
@@ -209,6 +247,11 @@ impl Counters {
             reads: self.reads.snapshot(),
             writes: self.writes.snapshot(),
             syncs: self.syncs.snapshot(),
+            allocations: self.allocations.snapshot(),
+            truncations: self.truncations.snapshot(),
+            holes: self.holes.snapshot(),
+            opens: self.opens.snapshot(),
+            dir_syncs: self.dir_syncs.snapshot(),
             durable_writes: self.durable_writes.load(Relaxed),
             batches: self.batches.load(Relaxed),
             system_calls: self.system_calls.load(Relaxed),

@@ -21,8 +21,38 @@ pub(crate) struct Transfer {
     offset: u64,
     len: usize,
     done: usize,
-    stalls: u32,
+    stalls: Stalls,
     alignment: Alignment,
+}
+
+/// How often in a row an operation came back empty-handed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stalls(u32);
+
+impl Stalls {
+    /// What to do after an error that passes; `None` for any other.
+    pub(crate) fn passing(&mut self, errno: i32) -> Option<Step> {
+        // An interrupted attempt has done nothing; a cancelled one was never started.
+        if !matches!(errno, libc::EINTR | libc::EAGAIN | libc::ECANCELED) {
+            return None;
+        }
+        self.0 += 1;
+        Some(if self.0 < MAX_STALLS {
+            Step::Retry
+        } else {
+            Step::Failed(errno)
+        })
+    }
+
+    /// What to do after a write that moved nothing and was no error.
+    pub(crate) fn empty_handed(&mut self) -> Step {
+        self.0 += 1;
+        if self.0 < 3 {
+            Step::Retry
+        } else {
+            Step::Stuck { attempts: self.0 }
+        }
+    }
 }
 
 /// The next piece of a transfer.
@@ -42,6 +72,8 @@ pub(crate) struct Piece {
 pub(crate) enum Step {
     /// Ask for the next piece.
     Continue,
+    /// Ask for what comes next; the last answer was a whole one.
+    Next,
     /// Ask for the same piece again.
     Retry,
     /// It is over; so many bytes were moved.
@@ -63,7 +95,7 @@ impl Transfer {
             offset,
             len,
             done: 0,
-            stalls: 0,
+            stalls: Stalls::default(),
             alignment,
         }
     }
@@ -93,18 +125,8 @@ impl Transfer {
     pub(crate) fn returned(&mut self, result: i64) -> Step {
         let Ok(count) = usize::try_from(result) else {
             let errno = i32::try_from(-result).unwrap_or(libc::EIO);
-            return match errno {
-                // An interrupted attempt has moved nothing; a cancelled one was never started.
-                libc::EINTR | libc::EAGAIN | libc::ECANCELED => {
-                    self.stalls += 1;
-                    if self.stalls < MAX_STALLS {
-                        Step::Retry
-                    } else {
-                        Step::Failed(errno)
-                    }
-                }
-                errno => Step::Failed(errno),
-            };
+            let passing = self.stalls.passing(errno);
+            return passing.unwrap_or(Step::Failed(errno));
         };
         match self.kind {
             OperationKind::Read => self.read(count),
@@ -115,7 +137,7 @@ impl Transfer {
 
     fn read(&mut self, count: usize) -> Step {
         self.done += count.min(self.len - self.done);
-        self.stalls = 0;
+        self.stalls = Stalls::default();
         // A direct read that ends within a block has met the end of the file, and could not go on
         // from there.
         let at_end = count == 0 || !self.alignment.divides(count as u64);
@@ -137,17 +159,10 @@ impl Transfer {
         let aligned = self.alignment.floor(reached as u64) as usize;
         if aligned > self.done {
             self.done = aligned;
-            self.stalls = 0;
+            self.stalls = Stalls::default();
             return Step::Continue;
         }
-        self.stalls += 1;
-        if self.stalls < 3 {
-            Step::Retry
-        } else {
-            Step::Stuck {
-                attempts: self.stalls,
-            }
-        }
+        self.stalls.empty_handed()
     }
 }
 

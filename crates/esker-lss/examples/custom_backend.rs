@@ -2,8 +2,9 @@
 //! `cargo run -p esker-lss --example custom_backend`.
 //!
 //! It runs operations on threads of its own, the largest first. Names, locks and space go to
-//! [`Blocking`]; what is its own is how operations run. What matters for any backend: an operation lets go of its file before its sink is called, counts as in
-//! flight until its sink has returned, and whoever has called a sink wakes those who wait.
+//! [`Blocking`]; what is its own is how operations run. What matters for any backend: an operation lets
+//! go of its file before its sink is called ([`Operation::run`] does), counts as in flight until its sink
+//! has returned, and whoever has called a sink wakes those who wait.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -17,8 +18,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use esker_io::{
-    Action, Allocated, Backend, Blocking, Completion, Description, FileFacts, FileHandle,
-    FileOptions, IoError, Latencies, Operation, Statistics, conformance,
+    Action, Backend, Blocking, Completion, Description, FileFacts, FileHandle, FileOptions,
+    IoError, Latencies, Operation, Statistics, conformance,
 };
 use esker_lss::{Options, Store};
 
@@ -60,17 +61,15 @@ impl Shared {
                 queue = self.changed.wait(queue).expect("as in `queue`");
             }
             let largest = (0..queue.operations.len())
-                .max_by_key(|&index| queue.operations[index].action.len_bytes());
+                .max_by_key(|&index| queue.operations[index].len_bytes());
             let Some(operation) =
                 largest.and_then(|index| queue.operations.swap_remove_back(index))
             else {
                 return;
             };
             drop(queue);
-            let Operation { file, action, sink } = operation;
-            let completion = self.calls.execute(&file, action);
-            drop(file);
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| sink.complete(completion))) {
+            let ended = operation.run(&self.calls);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| ended.tell())) {
                 self.queue().panic.get_or_insert(panic);
             }
             self.in_flight.fetch_sub(1, SeqCst);
@@ -175,25 +174,8 @@ impl Backend for Pool {
         self.shared.calls.is_locked(file)
     }
 
-    fn allocate(&self, file: &FileHandle, offset: u64, len: u64) -> Result<Allocated, IoError> {
-        self.shared.calls.allocate(file, offset, len)
-    }
-
     fn first_hole(&self, file: &FileHandle, offset: u64) -> Result<Option<Range<u64>>, IoError> {
         self.shared.calls.first_hole(file, offset)
-    }
-
-    fn truncate(&self, file: &FileHandle, len_bytes: u64) -> Result<(), IoError> {
-        self.shared.calls.truncate(file, len_bytes)
-    }
-
-    fn punch_hole(
-        &self,
-        file: &FileHandle,
-        offset: u64,
-        len: u64,
-    ) -> Result<esker_io::Punched, IoError> {
-        self.shared.calls.punch_hole(file, offset, len)
     }
 
     fn submit(&self, batch: Vec<Operation<FileHandle>>) {

@@ -311,7 +311,7 @@ impl<B: Backend> Core<B> {
                 sink.complete(completion);
                 return self.backend.wake();
             }
-            operations.push(Operation {
+            operations.push(Operation::OnFile {
                 file: piece.file,
                 action,
                 sink,
@@ -430,7 +430,7 @@ impl<B: Backend> Core<B> {
         });
         let operations = files
             .into_iter()
-            .map(|file| Operation {
+            .map(|file| Operation::OnFile {
                 file,
                 action: Action::SyncData,
                 sink: Box::new(SyncDone(Arc::clone(&sync))),

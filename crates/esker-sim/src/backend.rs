@@ -13,13 +13,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-use esker_buf::Alignment;
 use esker_io::{
-    Action, Allocated, Backend, Completion, Description, Direct, FileFacts, FileOptions, IoError,
-    Operation, OperationKind, Statistics,
+    Action, Backend, Completion, Description, FileFacts, FileOptions, IoError, Operation,
+    OperationKind, Statistics,
 };
 
-use crate::file::{self, SimFile};
+use crate::file::SimFile;
 use crate::machine::Queued;
 use crate::options::Completions;
 use crate::sim::Sim;
@@ -39,7 +38,9 @@ impl Sim {
         }
         let mut panic = None;
         loop {
-            match catch_unwind(AssertUnwindSafe(|| self.shared.complete_one())) {
+            match catch_unwind(AssertUnwindSafe(|| {
+                self.shared.complete_one(Some(&self.shared))
+            })) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(payload) => {
@@ -56,7 +57,7 @@ impl Sim {
     /// Completes something, or lets a late write of an earlier process land; whether there was
     /// any.
     fn progress(&self) -> bool {
-        if self.shared.complete_one() {
+        if self.shared.complete_one(Some(&self.shared)) {
             return true;
         }
         self.machine(|machine| {
@@ -106,22 +107,8 @@ impl Backend for Sim {
     }
 
     fn open(&self, path: &Path, options: &FileOptions) -> Result<SimFile, IoError> {
-        let (node, id) = self.machine(|machine| machine.open(path, options.create))?;
-        let direct = options.direct == Direct::Try;
-        Ok(SimFile::new(file::Description {
-            life: Arc::downgrade(&self.shared),
-            id,
-            node,
-            path: path.into(),
-            alignment: if direct {
-                self.shared.options.alignment
-            } else {
-                Alignment::ONE
-            },
-            direct,
-            readable: options.read || !options.write,
-            writable: options.write,
-        }))
+        let opened = self.machine(|machine| machine.open_now(path, options))?;
+        Ok(opened.into_file(Arc::downgrade(&self.shared), path.into(), options))
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<OsString>, IoError> {
@@ -137,7 +124,7 @@ impl Backend for Sim {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
-        self.machine(|machine| machine.sync_dir(dir))
+        self.machine(|machine| machine.sync_dir_now(dir))
     }
 
     fn path(&self, file: &SimFile) -> Arc<Path> {
@@ -164,19 +151,9 @@ impl Backend for Sim {
         self.machine(|machine| machine.is_locked(file.description()))
     }
 
-    fn allocate(&self, file: &SimFile, offset: u64, len_bytes: u64) -> Result<Allocated, IoError> {
-        self.check_life(file, OperationKind::Allocate)?;
-        self.machine(|machine| machine.allocate(file.description(), offset, len_bytes))
-    }
-
     fn first_hole(&self, file: &SimFile, offset: u64) -> Result<Option<Range<u64>>, IoError> {
         self.check_life(file, OperationKind::Facts)?;
         self.machine(|machine| machine.first_hole(file.description(), offset))
-    }
-
-    fn truncate(&self, file: &SimFile, len_bytes: u64) -> Result<(), IoError> {
-        self.check_life(file, OperationKind::Truncate)?;
-        self.machine(|machine| machine.truncate(file.description(), len_bytes))
     }
 
     fn submit(&self, batch: Vec<Operation<SimFile>>) {
@@ -192,18 +169,26 @@ impl Backend for Sim {
             let peak = &mut state.machine.statistics.peak_in_flight;
             *peak = in_flight.max(*peak);
             for operation in batch {
-                let Operation { file, action, .. } = &operation;
-                let ended = self.check_life(file, action.kind()).err().map(Err);
-                let landed = if ended.is_none() {
-                    state.machine.submitted(file.description(), action)
-                } else {
-                    0
+                let mut ended = None;
+                let before = match &operation {
+                    Operation::OnFile { file, action, .. } => {
+                        match self.check_life(file, action.kind()) {
+                            Ok(()) => state.machine.submitted(file.description(), action),
+                            Err(error) => {
+                                ended = Some(Err(error));
+                                0
+                            }
+                        }
+                    }
+                    Operation::Open { .. } | Operation::SyncDir { .. } => {
+                        state.machine.submitted_name(operation.kind())
+                    }
                 };
                 let one_in = self.shared.options.slow_one_in;
                 let slow = one_in > 0 && state.machine.dice.chance(1, one_in);
                 state.machine.queue.push(Queued {
                     operation,
-                    landed,
+                    before,
                     ended,
                     slow,
                 });
@@ -261,6 +246,6 @@ impl Backend for Sim {
     }
 
     fn poll(&self) -> usize {
-        usize::from(self.shared.complete_one())
+        usize::from(self.shared.complete_one(Some(&self.shared)))
     }
 }

@@ -4,7 +4,9 @@ use core::fmt;
 use std::path::Path;
 
 use esker_buf::Alignment;
-use esker_io::{Action, Context, IoError, Misaligned, OperationKind, WriteMemory};
+use esker_io::{
+    Action, Context, Direct, FileOptions, IoError, Misaligned, OperationKind, WriteMemory,
+};
 
 use crate::names::NodeId;
 use crate::sim::Shared;
@@ -33,13 +35,38 @@ pub(crate) struct Description {
     pub(crate) writable: bool,
 }
 
-impl SimFile {
-    pub(crate) fn new(description: Description) -> Self {
-        Self {
-            inner: Arc::new(description),
+/// What a machine has opened, before it is anybody's.
+pub(crate) struct Opened {
+    pub(crate) node: NodeId,
+    pub(crate) id: u64,
+    /// What transfers have to be aligned to.
+    pub(crate) alignment: Alignment,
+}
+
+impl Opened {
+    /// The handle of it, in that life.
+    pub(crate) fn into_file(
+        self,
+        life: Weak<Shared>,
+        path: Arc<Path>,
+        options: &FileOptions,
+    ) -> SimFile {
+        SimFile {
+            inner: Arc::new(Description {
+                life,
+                id: self.id,
+                node: self.node,
+                path,
+                alignment: self.alignment,
+                direct: options.direct == Direct::Try,
+                readable: options.read || !options.write,
+                writable: options.write,
+            }),
         }
     }
+}
 
+impl SimFile {
     pub(crate) fn description(&self) -> &Description {
         &self.inner
     }
@@ -80,15 +107,24 @@ impl Description {
             Action::Read { .. } if !self.readable => {
                 return Err(IoError::NotReadable { context: context() });
             }
-            Action::Write { .. } if !self.writable => {
+            Action::Write { .. }
+            | Action::Allocate { .. }
+            | Action::Truncate { .. }
+            | Action::PunchHole { .. }
+                if !self.writable =>
+            {
                 return Err(IoError::NotWritable { context: context() });
             }
             Action::Read { memory, .. } => memory.bytes().as_ptr().addr(),
             Action::Write { memory, .. } => self.misaligned_piece(memory),
-            Action::SyncData | Action::SyncAll => return Ok(()),
+            _ => 0,
         };
         let (offset, len_bytes) = (action.offset(), action.len_bytes() as u64);
-        if end_of(offset, len_bytes).is_none() {
+        let range_bytes = match action {
+            Action::Allocate { len_bytes, .. } | Action::PunchHole { len_bytes, .. } => *len_bytes,
+            _ => len_bytes,
+        };
+        if end_of(offset, range_bytes).is_none() {
             return Err(IoError::OutOfRange { context: context() });
         }
         for (what, value) in [

@@ -9,8 +9,8 @@
 //!   completed, or the write's own [`Durability`](esker_io::Durability) has covered it. Until then it
 //!   is there or not, or in part, in sectors of 512 bytes, whatever becomes of the others.
 //! - So are lengths until the file is synced or written durably up to there, and names until their
-//!   directory is synced. A change of a name is whole or has not happened, and is lost with a lost
-//!   one that it builds on.
+//!   directory is synced, by a sync that was submitted after the change. A change of a name is whole or
+//!   has not happened, and is lost with a lost one that it builds on.
 //! - [`Sim::crash`] is a power failure, [`Sim::kill`] the end of a process: that loses nothing that had
 //!   completed, and makes nothing durable. Writes in flight may have happened, in part, or land late,
 //!   in the next life, which finds their files locked until then.

@@ -17,7 +17,7 @@ use esker_io::{Action, Context, Durability, IoError, Operation, Statistics};
 
 use crate::Dice;
 use crate::fault::{Faults, MachineDown};
-use crate::file::{Description, SimFile};
+use crate::file::{Description, Opened, SimFile};
 use crate::names::{Found, Names, NodeId};
 use crate::node::Node;
 use crate::options::SimOptions;
@@ -26,13 +26,29 @@ use crate::sync::Arc;
 /// An operation that was submitted and has not been carried out.
 pub(crate) struct Queued {
     pub(crate) operation: Operation<SimFile>,
-    /// How much had landed when it was submitted: what a sync covers.
-    pub(crate) landed: u64,
+    /// How much had landed when it was submitted, or how many names had changed: what a sync covers.
+    pub(crate) before: u64,
     /// How it has ended, if nobody has been told yet: it was carried out ahead of its completion, or
     /// refused because its file is of another life.
-    pub(crate) ended: Option<Result<usize, IoError>>,
+    pub(crate) ended: Option<Result<Done, IoError>>,
     /// It completes after all that are not slow.
     pub(crate) slow: bool,
+}
+
+/// What came of an operation.
+pub(crate) enum Done {
+    /// So many bytes were transferred, or none.
+    Bytes(usize),
+    Opened(Opened),
+}
+
+impl Done {
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Opened(_) => 0,
+        }
+    }
 }
 
 /// A write that was in flight when its machine or its process ended.
@@ -116,7 +132,10 @@ impl Machine {
     fn in_flight(&self) -> Vec<Flying> {
         let left = self.queue.iter().filter(|queued| queued.ended.is_none());
         left.map(|queued| &queued.operation)
-            .filter_map(|operation| flying(operation.file.description(), &operation.action))
+            .filter_map(|operation| match operation {
+                Operation::OnFile { file, action, .. } => flying(file.description(), action),
+                Operation::Open { .. } | Operation::SyncDir { .. } => None,
+            })
             .collect()
     }
 

@@ -35,6 +35,8 @@ struct Change {
     /// The path that it is about, for whoever decides.
     path: PathBuf,
     edits: Vec<Edit>,
+    /// How many changes there had been with it.
+    number: u64,
 }
 
 /// What a path leads to.
@@ -49,6 +51,8 @@ pub(crate) enum Found {
 pub(crate) struct Names {
     dirs: BTreeMap<DirPath, Dir>,
     changes: Vec<Change>,
+    /// How many changes there have ever been.
+    made: u64,
 }
 
 /// A path from the root, with dots resolved. A relative path begins at the root too.
@@ -78,6 +82,7 @@ impl Default for Names {
         Self {
             dirs: [(PathBuf::from("/"), Dir::default())].into(),
             changes: Vec::new(),
+            made: 0,
         }
     }
 }
@@ -152,8 +157,12 @@ impl Names {
         for edit in &edits {
             apply(&mut self.dir(edit).seen, edit);
         }
-        let path = path.to_owned();
-        self.changes.push(Change { path, edits });
+        self.made += 1;
+        self.changes.push(Change {
+            path: path.to_owned(),
+            edits,
+            number: self.made,
+        });
     }
 
     fn dir(&mut self, edit: &Edit) -> &mut Dir {
@@ -162,15 +171,22 @@ impl Names {
             .expect("directories are never removed")
     }
 
-    /// Makes the names in a directory durable as they are; whether there is one.
-    pub(crate) fn sync(&mut self, path: &Path) -> bool {
+    /// How many changes there have ever been.
+    pub(crate) fn changes(&self) -> u64 {
+        self.made
+    }
+
+    /// Makes the names in a directory durable as they were after so many changes; whether there is one.
+    pub(crate) fn sync(&mut self, path: &Path, before: u64) -> bool {
         let path = absolute(path);
         let Some(dir) = self.dirs.get_mut(&path) else {
             return false;
         };
-        dir.kept = dir.seen.clone();
         for change in &mut self.changes {
-            change.edits.retain(|edit| edit.dir != path);
+            if change.number <= before {
+                let covered = change.edits.extract_if(.., |edit| edit.dir == path);
+                covered.for_each(|edit| apply(&mut dir.kept, &edit));
+            }
         }
         self.changes.retain(|change| !change.edits.is_empty());
         true
@@ -227,7 +243,7 @@ mod tests {
         for (path, node) in files {
             names.set(Path::new(path), Some(*node));
         }
-        names.sync(Path::new("/d"));
+        names.sync(Path::new("/d"), u64::MAX);
         names
     }
 
@@ -248,7 +264,7 @@ mod tests {
         assert_eq!(files(&lost), [("/d/a".into(), 1), ("/d/b".into(), 2)]);
         let kept = names.after_power_failure(|_| true);
         assert_eq!(files(&kept), [("/d/b".into(), 1)]);
-        names.sync(Path::new("d/."));
+        names.sync(Path::new("d/."), u64::MAX);
         assert_eq!(
             files(&names.after_power_failure(|_| false)),
             [("/d/b".into(), 1)]
@@ -269,16 +285,30 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_covers_what_had_changed_before() {
+        let mut names = names(&[("/d/a", 1)]);
+        names.set(Path::new("/d/b"), Some(2));
+        let before = names.changes();
+        names.set(Path::new("/d/c"), Some(3));
+        names.rename(Path::new("/d/a"), Path::new("/d/b"), 1);
+        names.sync(Path::new("/d"), before);
+        let left = names.after_power_failure(|_| false);
+        assert_eq!(files(&left), [("/d/a".into(), 1), ("/d/b".into(), 2)]);
+        let left = names.after_power_failure(|_| true);
+        assert_eq!(files(&left), [("/d/b".into(), 1), ("/d/c".into(), 3)]);
+    }
+
+    #[test]
     fn a_rename_between_directories_needs_both_syncs() {
         let mut names = names(&[("/d/a", 1)]);
         assert!(names.create_dirs(Path::new("/e")));
         names.rename(Path::new("/d/a"), Path::new("/e/a"), 1);
-        names.sync(Path::new("/e"));
+        names.sync(Path::new("/e"), u64::MAX);
         assert_eq!(
             files(&names.after_power_failure(|_| false)),
             [("/d/a".into(), 1), ("/e/a".into(), 1)]
         );
-        names.sync(Path::new("/d"));
+        names.sync(Path::new("/d"), u64::MAX);
         assert_eq!(
             files(&names.after_power_failure(|_| false)),
             [("/e/a".into(), 1)]

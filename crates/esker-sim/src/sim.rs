@@ -5,15 +5,15 @@ use core::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 
-use esker_io::{Backend, IoError, Operation, OperationKind};
+use esker_io::{Backend, Context, Ended, IoError, Operation, OperationKind};
 
 use crate::fault::Fault;
 use crate::file::SimFile;
-use crate::machine::{Machine, Queued, os_error};
+use crate::machine::{Done, Machine, Queued, os_error};
 use crate::names::NodeId;
 use crate::options::{Completions, SimOptions};
 use crate::survival::{Loss, Survival, Undurable};
-use crate::sync::{Arc, Condvar, Mutex, panicking};
+use crate::sync::{Arc, Condvar, Mutex, Weak, panicking};
 
 /// One life of a simulated machine: from its start to the end of its power, or of the process that
 /// uses it. Clones are the same machine.
@@ -243,8 +243,9 @@ impl Shared {
         self.state.lock().machine.close(node, description);
     }
 
-    /// Carries out one operation of those submitted and tells its sink; whether there was one.
-    pub(crate) fn complete_one(&self) -> bool {
+    /// Carries out one operation of those submitted and tells its sink; whether there was one. A file
+    /// that it opens is good for as long as `this` is.
+    pub(crate) fn complete_one(&self, this: Option<&Arc<Self>>) -> bool {
         let (operation, result) = {
             let machine = &mut self.state.lock().machine;
             let in_order = self.options.completions == Completions::Immediate;
@@ -253,19 +254,34 @@ impl Shared {
             };
             let Queued {
                 mut operation,
-                landed,
+                before,
                 ended,
                 ..
             } = queued;
-            let result = match ended {
-                Some(result) => result,
-                None => machine.run(operation.file.description(), &mut operation.action, landed),
-            };
+            let result = ended.unwrap_or_else(|| machine.carry(&mut operation, before));
             (operation, result)
         };
-        let Operation { file, action, sink } = operation;
-        drop(file);
-        let called = catch_unwind(AssertUnwindSafe(|| sink.complete(action.complete(result))));
+        let ended = match operation {
+            Operation::OnFile { file, action, sink } => {
+                drop(file);
+                Ended::on_file(sink, action.complete(result.map(Done::bytes)))
+            }
+            Operation::Open {
+                path,
+                options,
+                sink,
+            } => {
+                let context = Context::new(OperationKind::Open, Arc::clone(&path));
+                let life = this.map_or_else(Weak::new, Arc::downgrade);
+                let file = result.and_then(|done| match done {
+                    Done::Opened(opened) => Ok(opened.into_file(life, path, &options)),
+                    Done::Bytes(_) => Err(os_error(context, libc::EBADF)),
+                });
+                Ended::open(sink, file)
+            }
+            Operation::SyncDir { sink, .. } => Ended::sync_dir(sink, result.map(drop)),
+        };
+        let called = catch_unwind(AssertUnwindSafe(|| ended.tell()));
         {
             let mut state = self.state.lock();
             state.in_flight -= 1;
@@ -284,7 +300,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let mut panic = None;
         loop {
-            match catch_unwind(AssertUnwindSafe(|| self.complete_one())) {
+            match catch_unwind(AssertUnwindSafe(|| self.complete_one(None))) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(payload) => {

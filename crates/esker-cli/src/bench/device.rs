@@ -171,7 +171,7 @@ impl Device {
         let mut submitted = 0;
         while more() && !failed.load(Ordering::Relaxed) {
             let (ended, failed) = (Arc::clone(&done), Arc::clone(&failed));
-            self.backend.submit(vec![Operation {
+            self.backend.submit(vec![Operation::OnFile {
                 file: self.file.clone(),
                 action: action(submitted)?,
                 sink: Box::new(move |completion: Completion| {
@@ -212,7 +212,7 @@ impl Device {
             );
             let Some(buf) = lock(&pool).pop() else { break };
             let (pool, failed) = (Arc::clone(&pool), Arc::clone(&failed));
-            self.backend.submit(vec![Operation {
+            self.backend.submit(vec![Operation::OnFile {
                 file: self.file.clone(),
                 action: action(submitted, buf)?,
                 sink: Box::new(

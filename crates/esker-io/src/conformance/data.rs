@@ -3,11 +3,11 @@
 use esker_buf::{AlignedBuf, Alignment, BufferPool, HugePages, PoolBuf};
 
 use super::{Bench, Ran, aligned_pattern, checks, one, pattern, read, write};
+use crate::action::{Action, Durability};
 use crate::backend::{Allocation, Backend, FileOptions};
 use crate::error::{Fate, IoError, Misaligned, OperationKind};
 use crate::ext::BackendExt;
 use crate::memory::{ReadMemory, WriteMemory};
-use crate::operation::{Action, Durability};
 
 checks!(
     bytes_come_back_at_odd_sizes_and_offsets,

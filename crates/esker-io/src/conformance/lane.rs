@@ -1,10 +1,11 @@
 //! Checks of the orderings.
 
 use super::{Bench, Ran, checks, pattern, read, write};
+use crate::action::{Action, Completion};
 use crate::backend::{Backend, FileOptions};
 use crate::error::{Fate, IoError};
 use crate::lane::{Lane, Ordering};
-use crate::operation::{Action, Completion, Operation};
+use crate::operation::Operation;
 use crate::sync::{Arc, AtomicUsize, Mutex, SeqCst, thread};
 
 checks!(

@@ -16,6 +16,8 @@
 mod data;
 mod lane;
 mod names;
+mod opening;
+mod space;
 mod waiting;
 
 use core::fmt;
@@ -24,10 +26,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::action::{Action, Completion, Durability};
 use crate::backend::{Backend, Create, Direct, FileOptions};
 use crate::ext::Pending;
 use crate::memory::{ReadMemory, WriteMemory};
-use crate::operation::{Action, Completion, Durability, Operation};
+use crate::operation::Operation;
 use crate::sync::{Arc, AtomicUsize, Mutex, SeqCst, channel, thread};
 
 use esker_buf::{AlignedBuf, Alignment};
@@ -94,6 +97,8 @@ pub fn run<B: Backend>(root: &Path, make: impl Fn(&Path) -> B) -> Report {
         data::checks::<B>(),
         waiting::checks::<B>(),
         names::checks::<B>(),
+        space::checks::<B>(),
+        opening::checks::<B>(),
         lane::checks::<B>(),
     ];
     for Check { name, body } in groups.into_iter().flatten() {

@@ -1,14 +1,14 @@
-//! Checks of names, locks, lengths and space.
+//! Checks of names and locks.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Bench, PATIENCE, Ran, checks, one, pattern, read, write};
-use crate::backend::{Allocated, Allocation, Backend, Create, FileOptions};
+use super::{Bench, PATIENCE, Ran, checks, read, write};
+use crate::action::Durability;
+use crate::backend::{Backend, Create, FileOptions};
 use crate::error::{Fate, IoError, OperationKind};
 use crate::ext::BackendExt;
-use crate::operation::Durability;
 use crate::sync::sleep;
 
 checks!(
@@ -17,10 +17,6 @@ checks!(
     a_directory_is_not_a_file,
     names_can_be_listed_changed_and_removed,
     directories_are_created_with_their_parents,
-    allocation_reserves_and_reads_as_zeroes,
-    allocation_takes_space_as_asked_for,
-    a_hole_reads_as_zeroes_and_keeps_the_length,
-    truncation_sets_the_length,
     a_lock_excludes_a_second_opener,
     a_lock_outlives_the_handle_while_operations_run,
 );
@@ -122,107 +118,6 @@ fn directories_are_created_with_their_parents<B: Backend>(bench: &Bench<B>) -> R
     drop(bench.file("plain"));
     let result = bench.backend.create_dir_all(&bench.path("plain"));
     assert!(result.is_err(), "a file is in the way");
-    Ran::Done
-}
-
-fn allocation_reserves_and_reads_as_zeroes<B: Backend>(bench: &Bench<B>) -> Ran {
-    let file = bench.direct_file("allocated");
-    bench
-        .backend
-        .allocate(&file, 0, 1 << 20)
-        .expect("there is space");
-    let facts = bench.backend.facts(&file).expect("facts");
-    assert_eq!(facts.len_bytes, 1 << 20);
-    let path = bench.path("allocated");
-    let buffered = bench
-        .backend
-        .open(&path, &FileOptions::read_write())
-        .expect("it exists");
-    let done = bench.backend.execute(&buffered, read(0, 1 << 20));
-    assert_eq!(done.result.expect("it succeeds"), 1 << 20);
-    assert!(done.memory.bytes().iter().all(|&byte| byte == 0));
-    Ran::Done
-}
-
-fn allocation_takes_space_as_asked_for<B: Backend>(bench: &Bench<B>) -> Ran {
-    let file = bench.direct_file("asked-for");
-    let mut end = 0;
-    for how in [Allocation::Quick, Allocation::Written, Allocation::Reserved] {
-        let allocated = bench
-            .backend
-            .allocate_with(&file, end, 1 << 19, how)
-            .expect("there is space");
-        if how == Allocation::Written {
-            assert_eq!(allocated, Allocated::WrittenZeroes);
-        }
-        end += 1 << 19;
-        let facts = bench.backend.facts(&file).expect("facts");
-        assert_eq!(facts.len_bytes, end);
-    }
-    let path = bench.path("asked-for");
-    let buffered = bench
-        .backend
-        .open(&path, &FileOptions::read_write())
-        .expect("it exists");
-    let done = bench.backend.execute(&buffered, read(0, 3 << 19));
-    assert_eq!(done.result.expect("it succeeds"), 3 << 19);
-    assert!(done.memory.bytes().iter().all(|&byte| byte == 0));
-    Ran::Done
-}
-
-fn a_hole_reads_as_zeroes_and_keeps_the_length<B: Backend>(bench: &Bench<B>) -> Ran {
-    let file = bench.file("hole");
-    let bytes = pattern(5, 100_000);
-    let [done] = one(bench.complete(&file, vec![write(0, bytes.clone())]));
-    assert_eq!(done.result.expect("it succeeds"), 100_000);
-    for (from, to) in [(10, 20), (5000, 60_000), (90_000, 200_000), (7, 7)] {
-        bench
-            .backend
-            .punch_hole(&file, from, to - from)
-            .expect("it succeeds");
-    }
-    assert_eq!(
-        bench.backend.facts(&file).expect("facts").len_bytes,
-        100_000
-    );
-    let done = bench.backend.execute(&file, read(0, 100_000));
-    let read = done.memory.bytes();
-    for range in [10..20, 5000..60_000, 90_000..100_000] {
-        assert!(read[range].iter().all(|&byte| byte == 0));
-    }
-    for range in [0..10, 20..5000, 60_000..90_000] {
-        assert!(read[range.clone()] == bytes[range]);
-    }
-    let reader = bench
-        .backend
-        .open(&bench.path("hole"), &FileOptions::read())
-        .expect("it exists");
-    let error = bench
-        .backend
-        .punch_hole(&reader, 0, 10)
-        .expect_err("it is read-only");
-    assert!(matches!(error, IoError::NotWritable { .. }), "{error:?}");
-    Ran::Done
-}
-
-fn truncation_sets_the_length<B: Backend>(bench: &Bench<B>) -> Ran {
-    let file = bench.file("truncated");
-    let [done] = one(bench.complete(&file, vec![write(0, pattern(1, 1000))]));
-    assert_eq!(done.result.expect("it succeeds"), 1000);
-    for (len_bytes, same) in [(500, 500), (2000, 500), (0, 0)] {
-        bench
-            .backend
-            .truncate(&file, len_bytes)
-            .expect("it succeeds");
-        let facts = bench.backend.facts(&file).expect("facts");
-        assert_eq!(facts.len_bytes, len_bytes);
-        let done = bench.backend.execute(&file, read(0, 3000));
-        let count = done.result.expect("it succeeds");
-        assert_eq!(count as u64, len_bytes);
-        let (bytes, zeroes) = done.memory.bytes()[..count].split_at(same);
-        assert!(bytes == &pattern(1, 1000)[..same]);
-        assert!(zeroes.iter().all(|&byte| byte == 0));
-    }
     Ran::Done
 }
 

@@ -7,10 +7,11 @@ use std::task::Wake;
 use std::time::{Duration, Instant};
 
 use super::{Bench, PATIENCE, Ran, checks, pattern, read, write};
+use crate::action::{Completion, Durability};
 use crate::backend::Backend;
 use crate::driver::DriverThread;
 use crate::ext::BackendExt;
-use crate::operation::{Completion, Durability, Operation};
+use crate::operation::Operation;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, SeqCst, sleep, thread};
 
 checks!(

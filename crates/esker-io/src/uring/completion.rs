@@ -7,12 +7,14 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring};
 
 use super::regions::Region;
-use super::table::{InFlight, Token};
+use super::table::Token;
 use super::{Accepted, Ring};
-use crate::blocking::outcome;
-use crate::error::IoError;
+use crate::calls::opened;
+use crate::course::{Course, outcome};
+use crate::error::{Context, IoError, OperationKind};
+use crate::file::FileHandle;
 use crate::inline;
-use crate::operation::{Completion, Operation, Sink};
+use crate::operation::{Ended, Operation};
 use crate::sync::{Acquire, Arc, Release, SeqCst, sleep, thread};
 use crate::transfer::Step;
 use crate::waiters::{Driver, Wait};
@@ -25,32 +27,61 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Finished {
     /// Whether it counts among `Ring::accepted`.
     accepted: bool,
-    sink: Box<dyn Sink>,
-    completion: Completion,
+    ended: Ended<FileHandle>,
     /// Let go of only now, with no lock held: what it keeps may have a drop of its own.
     region: Option<Arc<Region>>,
 }
 
+impl Finished {
+    /// One that was not in the kernel's hands.
+    pub(super) fn aside(ended: Ended<FileHandle>) -> Self {
+        Self {
+            accepted: true,
+            ended,
+            region: None,
+        }
+    }
+}
+
 impl Ring {
-    /// Counts the end of an operation, once what it promises is confirmed, and lets go of its file.
-    /// One that was accepted has a region, or the lack of one.
+    /// Counts the end of an operation that took its last step, and lets go of its file. One that was
+    /// accepted has a region, or the lack of one.
     pub(super) fn finish(
         &self,
         operation: Accepted,
-        bytes: usize,
-        result: Result<usize, IoError>,
+        step: Step,
         accepted: Option<Option<Arc<Region>>>,
     ) -> Finished {
-        let Accepted { operation, began } = operation;
-        let Operation { file, action, sink } = operation;
-        let result = result.and_then(|bytes| file.confirm(&action).map(|()| bytes));
-        self.calls
-            .counters
-            .completed(action.kind(), began, bytes as u64, result.is_err());
+        let Accepted {
+            operation,
+            course,
+            began,
+        } = operation;
+        let (kind, done) = (operation.kind(), course.done() as u64);
+        let ended = end(operation, course, step).map_opened(|file| self.adopt(file));
+        let counters = &self.calls.counters;
+        counters.completed(kind, began, done, ended.has_failed());
         Finished {
             accepted: accepted.is_some(),
-            sink,
-            completion: action.complete(result),
+            ended,
+            region: accepted.flatten(),
+        }
+    }
+
+    /// The same for one that ends with an error of the layer's own, after so many bytes.
+    pub(super) fn refuse(
+        &self,
+        operation: Operation<FileHandle>,
+        began: Instant,
+        done: usize,
+        error: IoError,
+        accepted: Option<Option<Arc<Region>>>,
+    ) -> Finished {
+        let counters = &self.calls.counters;
+        counters.completed(operation.kind(), began, done as u64, true);
+        Finished {
+            accepted: accepted.is_some(),
+            ended: operation.refuse(FileHandle::shared_path, |_| error),
             region: accepted.flatten(),
         }
     }
@@ -88,7 +119,11 @@ impl Ring {
                 debug_assert!(false, "a completion of no operation");
                 continue;
             };
-            match tenant.transfer.returned(i64::from(completion.result())) {
+            match tenant
+                .operation
+                .course
+                .returned(i64::from(completion.result()))
+            {
                 Step::Continue => {
                     self.calls.counters.continued();
                     state.again.push_back(token);
@@ -97,19 +132,12 @@ impl Ring {
                     self.calls.counters.retried();
                     state.again.push_back(token);
                 }
+                Step::Next => state.again.push_back(token),
                 step => {
-                    let Some(InFlight {
-                        operation,
-                        transfer,
-                        region,
-                        ..
-                    }) = state.table.remove(token)
-                    else {
+                    let Some(tenant) = state.table.remove(token) else {
                         continue;
                     };
-                    let Operation { file, action, .. } = &operation.operation;
-                    let result = outcome(file, action, &transfer, step);
-                    ended.push((operation, transfer.done(), result, region));
+                    ended.push((tenant.operation, step, tenant.region));
                 }
             }
         }
@@ -117,9 +145,9 @@ impl Ring {
         drop(queue);
         drop(state);
         let ended = ended.into_iter();
-        finished.extend(ended.map(|(operation, done, result, region)| {
-            self.finish(operation, done, result, Some(region))
-        }));
+        finished.extend(
+            ended.map(|(operation, step, region)| self.finish(operation, step, Some(region))),
+        );
         if kicked {
             // Release: pairs with the swap in `kick`; the next kick finds the queue without this
             // one.
@@ -161,12 +189,11 @@ impl Ring {
     fn call(&self, finished: Finished) -> thread::Result<()> {
         let Finished {
             accepted,
-            sink,
-            completion,
+            ended,
             region,
         } = finished;
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(region)));
-        let called = catch_unwind(AssertUnwindSafe(|| sink.complete(completion)));
+        let called = catch_unwind(AssertUnwindSafe(|| ended.tell()));
         let called = match (called.and(dropped), &self.issuer) {
             (Err(panic), Some(issuer)) => {
                 issuer.served.keep(panic);
@@ -204,12 +231,35 @@ impl Ring {
     }
 }
 
+/// The end of an operation that took its last step, once what it promises is confirmed. What it has held
+/// open for itself is closed.
+fn end(operation: Operation<FileHandle>, course: Course, step: Step) -> Ended<FileHandle> {
+    match operation {
+        Operation::OnFile { file, action, sink } => {
+            let context = || file.action_context(&action);
+            let result = outcome(context, course.done(), step)
+                .and_then(|bytes| file.confirm(&action).map(|()| bytes));
+            drop(file);
+            Ended::on_file(sink, action.complete(result))
+        }
+        Operation::Open {
+            path,
+            options,
+            sink,
+        } => Ended::open(sink, opened(course, path, &options, step)),
+        Operation::SyncDir { dir, sink } => {
+            let context = || Context::new(OperationKind::SyncDir, dir);
+            Ended::sync_dir(sink, outcome(context, 0, step).map(drop))
+        }
+    }
+}
+
 /// The order in which a round's sinks are called: as the kernel completed.
 fn in_delivery_order(mut finished: Vec<Finished>) -> Vec<Finished> {
     if canary!("io-sink-swapped")
         && let [first, second, ..] = &mut *finished
     {
-        core::mem::swap(&mut first.sink, &mut second.sink);
+        Ended::swap_sinks(&mut first.ended, &mut second.ended);
     }
     finished
 }
@@ -225,6 +275,7 @@ impl Driver for Ring {
         let mut began = None;
         loop {
             let kicked = self.reap(&mut finished);
+            self.take_aside(kicked, &mut finished);
             // Before the sinks: the device is to be busy while they run.
             self.flush(&mut finished);
             if !finished.is_empty() {

@@ -18,7 +18,7 @@ use io_uring::{IoUring, opcode};
 
 use super::Ring;
 use crate::file::FileHandle;
-use crate::sync::{Arc, Mutex, Weak};
+use crate::sync::{Mutex, Weak};
 
 const POLLIN: u32 = libc::POLLIN as u32;
 
@@ -118,7 +118,7 @@ pub(super) fn named(ring: &Ring, file: &FileHandle) -> (Fd, Flags) {
 
 impl Ring {
     /// Gives a file that was just opened a place, if there is one.
-    pub(super) fn place(self: &Arc<Self>, file: FileHandle) -> FileHandle {
+    pub(super) fn place(&self, file: FileHandle) -> FileHandle {
         // O2: in a child the table is the parent's.
         if self.files.count == 0 || !self.origin.is_here() {
             return file;
@@ -131,7 +131,7 @@ impl Ring {
             return file;
         }
         file.in_place(Place {
-            ring: Arc::downgrade(self),
+            ring: Weak::clone(&self.this),
             index,
         })
     }
@@ -160,9 +160,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::action::Durability;
     use crate::backend::{Backend, Create, FileOptions};
     use crate::ext::BackendExt;
-    use crate::operation::Durability;
     use crate::uring::{Uring, UringConfig};
 
     /// A ring with two places; `None` where there is none.
@@ -202,6 +202,24 @@ mod tests {
         let Some(other) = ring_of_two() else { return };
         let as_other = name_in(&other, &next);
         assert_eq!(as_other, (next.fd(), Flags::empty()));
+    }
+
+    #[test]
+    fn a_file_that_an_operation_has_opened_has_a_place_too() {
+        let Some(uring) = ring_of_two() else { return };
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = FileOptions::read_write().create(Create::New);
+        let opening = uring.start_open(&dir.path().join("0"), &options);
+        let file = opening.wait(&uring).expect("a new file");
+        assert_eq!(name_in(&uring, &file), (0, Flags::FIXED_FILE));
+        for cut in [true, false] {
+            let pending = match cut {
+                true => uring.start_truncate(&file, 100),
+                false => uring.start_sync(&file),
+            };
+            pending.wait(&uring).expect("it succeeds");
+        }
+        assert_eq!(uring.facts(&file).expect("facts").len_bytes, 100);
     }
 
     #[test]

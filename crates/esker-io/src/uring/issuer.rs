@@ -162,7 +162,7 @@ pub(super) fn start(config: UringConfig) -> Result<(Arc<Ring>, JoinHandle<()>), 
             let made = Issuer::new()
                 .map_err(UringError::setup)
                 .and_then(|issuer| Ring::new(config, Some(issuer)));
-            match made.map(Arc::new) {
+            match made.map(Ring::share) {
                 Ok(ring) => {
                     // Where nobody wants it any more it ends with this thread.
                     if tell.send(Ok(Arc::clone(&ring))).is_ok()

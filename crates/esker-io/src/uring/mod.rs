@@ -16,8 +16,10 @@
 //!
 //! Entries are never linked and never drained: see the crate docs.
 
+mod aside;
 mod completion;
 mod config;
+mod entry;
 mod files;
 mod issuer;
 mod polled;
@@ -37,26 +39,30 @@ use std::time::{Duration, Instant};
 use esker_buf::IoRegion;
 use io_uring::IoUring;
 
-use crate::backend::{
-    Allocated, Allocation, Backend, Description, FileFacts, FileOptions, Punched,
-};
-use crate::blocking::Calls;
+use crate::action::{Action, Completion};
+use crate::backend::{Backend, Description, FileFacts, FileOptions};
+use crate::blocking::THREADS;
+use crate::calls::Calls;
+use crate::course::Course;
 use crate::error::IoError;
 use crate::file::{self, FileHandle};
 use crate::latency::Latencies;
-use crate::operation::{Action, Completion, Operation};
+use crate::operation::Operation;
 use crate::origin::{self, Origin};
+use crate::pool::Pool;
 use crate::registration::{RegisterError, Registration};
 use crate::statistics::Statistics;
-use crate::sync::{Arc, AtomicBool, AtomicUsize, JoinHandle, Mutex, SeqCst, panicking};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, JoinHandle, Mutex, SeqCst, Weak, panicking};
+use crate::transfer::Step;
 use crate::waiters::{Condition, Driver, Waiters};
 
+use aside::Offered;
+use completion::Finished;
 pub use config::{ConfigError, UringConfig, UringError};
 pub(crate) use files::Place;
 use issuer::Issuer;
 use polled::Polled;
 use regions::{Region, Slots};
-use submission::begin;
 use table::{Table, Token};
 
 /// The io_uring backend.
@@ -84,6 +90,9 @@ use table::{Table, Token};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Uring {
+    /// For what the ring does not take. Before what its threads use, which they hold as well; there is
+    /// none only while this is being dropped.
+    pool: Option<Pool>,
     ring: Arc<Ring>,
     /// The only one that enters it, if there is such.
     thread: Option<JoinHandle<()>>,
@@ -91,6 +100,9 @@ pub struct Uring {
 
 /// What submitters, waiters and the sinks called inline share.
 struct Ring {
+    /// Itself, for those who name it and do not keep it.
+    this: Weak<Self>,
+    offered: Offered,
     uring: IoUring,
     /// Held while entries are pushed and entered (U1).
     submission: Mutex<()>,
@@ -105,6 +117,8 @@ struct Ring {
     kicked: AtomicBool,
     /// Whether the kernel refuses submissions for good. Set once, under `submission`.
     broken: AtomicBool,
+    /// What has ended on threads and waits for the leader (A1).
+    aside: Mutex<Vec<Finished>>,
     waiters: Waiters,
     /// Who drives, if it is not whoever waits.
     issuer: Option<Issuer>,
@@ -128,10 +142,11 @@ struct State {
     regions: Vec<Arc<Region>>,
 }
 
-/// An operation, and when it was submitted.
+/// An operation, how far it has come, and when it was submitted.
 #[derive(Debug)]
 struct Accepted {
     operation: Operation<FileHandle>,
+    course: Course,
     began: Instant,
 }
 
@@ -145,22 +160,40 @@ impl Uring {
         if config.has_issuer() {
             config.check()?;
             let (ring, thread) = issuer::start(config)?;
-            let thread = Some(thread);
-            return Ok(Self { ring, thread });
+            return Ok(Self {
+                pool: Some(Pool::new(THREADS)),
+                ring,
+                thread: Some(thread),
+            });
         }
-        Ok(Self {
-            ring: Arc::new(Ring::new(config, None)?),
+        Ring::new(config, None).map(Self::of)
+    }
+
+    fn of(ring: Ring) -> Self {
+        Self {
+            pool: Some(Pool::new(THREADS)),
+            ring: ring.share(),
             thread: None,
-        })
+        }
     }
 }
 
 impl Ring {
+    /// Lets it be named by what belongs to it.
+    fn share(mut self) -> Arc<Self> {
+        Arc::new_cyclic(|this| {
+            self.this = Weak::clone(this);
+            self
+        })
+    }
+
     fn new(config: UringConfig, issuer: Option<Issuer>) -> Result<Self, UringError> {
-        let (uring, slots) = setup::set_up(config)?;
+        let (uring, slots, offered) = setup::set_up(config)?;
         let (entries, cq_entries) = (uring.params().sq_entries(), uring.params().cq_entries());
         let polled = Polled::new(config, &uring)?;
         Ok(Self {
+            this: Weak::new(),
+            offered,
             uring,
             polled,
             submission: Mutex::new(()),
@@ -174,6 +207,7 @@ impl Ring {
             accepted: AtomicUsize::new(0),
             kicked: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            aside: Mutex::new(Vec::new()),
             waiters: Waiters::default(),
             issuer,
             calls: Calls::default(),
@@ -260,6 +294,10 @@ impl Backend for Uring {
         self.ring.open(path, options)
     }
 
+    fn sync_dir(&self, dir: &Path) -> Result<(), IoError> {
+        self.ring.calls.sync_dir(dir)
+    }
+
     file::names_and_files!();
 
     fn register(&self, memory: Box<dyn IoRegion>) -> Result<Registration, RegisterError> {
@@ -281,19 +319,37 @@ impl Backend for Uring {
         let before = ring.in_flight.fetch_add(batch.len(), SeqCst);
         counters.batch(before + batch.len());
         let mut accepted = Vec::with_capacity(batch.len());
-        let mut finished = Vec::new();
+        let (mut finished, mut aside) = (Vec::new(), Vec::new());
         let began = Instant::now();
         for operation in batch {
-            let action = &operation.action;
-            counters.submitted(action.kind(), action.is_durable());
-            let checked = operation.file.check(action);
-            let is_empty = begin(&operation).is_empty();
-            let operation = Accepted { operation, began };
-            match checked {
-                Err(error) => finished.push(ring.finish(operation, 0, Err(error), None)),
-                Ok(()) if is_empty => finished.push(ring.finish(operation, 0, Ok(0), None)),
-                Ok(()) => accepted.push(operation),
+            let refused = ring.check_opening(&operation);
+            if refused.is_ok() && !ring.offered.takes(&operation) {
+                aside.push(operation);
+                continue;
             }
+            counters.submitted(operation.kind(), operation.is_durable());
+            let course = match refused.and_then(|()| Course::begin(&operation)) {
+                Ok(course) => course,
+                Err(error) => {
+                    finished.push(ring.refuse(operation, began, 0, error, None));
+                    continue;
+                }
+            };
+            let is_empty = course.is_empty();
+            let operation = Accepted {
+                operation,
+                course,
+                began,
+            };
+            if is_empty {
+                finished.push(ring.finish(operation, Step::Done(0), None));
+            } else {
+                accepted.push(operation);
+            }
+        }
+        let to_drive = !accepted.is_empty() || !aside.is_empty();
+        if !aside.is_empty() {
+            self.start_aside(aside);
         }
         if !accepted.is_empty() {
             ring.accepted.fetch_add(accepted.len(), SeqCst);
@@ -306,8 +362,10 @@ impl Backend for Uring {
                     // Whoever sleeps in the other ring has to look at this one (Q3).
                     ring.waiters.wake(&**ring);
                 }
-                ring.waiters.recruit(&**ring);
             }
+        }
+        if to_drive && ring.issuer.is_none() {
+            ring.waiters.recruit(&**ring);
         }
         if !finished.is_empty() {
             ring.deliver_inline(finished);
@@ -364,9 +422,10 @@ impl Backend for Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         if !self.ring.origin.is_here() {
-            // O2, O3: the queues are the parent's, and so is what is in them.
+            // O1, O2, O3: the threads and the queues are the parent's, and so is what is in them.
             core::mem::forget(Arc::clone(&self.ring));
             core::mem::forget(self.thread.take());
+            core::mem::forget(self.pool.take());
             return;
         }
         let ring = &*self.ring;
@@ -404,9 +463,9 @@ impl fmt::Debug for Uring {
 #[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
 mod tests {
     use super::*;
+    use crate::action::Durability;
     use crate::backend::Create;
     use crate::memory::WriteMemory;
-    use crate::operation::Durability;
     use crate::sync::yield_now;
     use io_uring::opcode;
 

@@ -17,12 +17,13 @@ use io_uring::{EnterFlags, IoUring};
 
 use super::Ring;
 use super::config::{UringConfig, UringError};
+use crate::action::{Action, Durability};
 use crate::backend::{Direct, FileOptions};
 use crate::error::{Context, IoError, OperationKind};
-use crate::file::{self, FileHandle};
-use crate::operation::{Action, Durability, Operation};
+use crate::file::FileHandle;
+use crate::operation::Operation;
 use crate::statistics::Counters;
-use crate::sync::{Arc, AtomicUsize, SeqCst, yield_now};
+use crate::sync::{AtomicUsize, SeqCst, yield_now};
 
 pub(super) struct Polled {
     pub(super) uring: IoUring,
@@ -108,33 +109,49 @@ fn device_polls(path: &Path) -> Option<bool> {
 }
 
 impl Ring {
-    pub(super) fn open(
-        self: &Arc<Self>,
-        path: &Path,
-        options: &FileOptions,
-    ) -> Result<FileHandle, IoError> {
+    /// Opens a file, now.
+    pub(super) fn open(&self, path: &Path, options: &FileOptions) -> Result<FileHandle, IoError> {
+        self.check_device(path, options)?;
+        self.calls.open(path, options).map(|file| self.adopt(file))
+    }
+
+    /// Refuses what is not to be opened, before it may be created.
+    pub(super) fn check_opening(&self, operation: &Operation<FileHandle>) -> Result<(), IoError> {
+        match operation {
+            Operation::Open { path, options, .. } => self.check_device(path, options),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_device(&self, path: &Path, options: &FileOptions) -> Result<(), IoError> {
         let polls = self.polled.is_some() && options.direct == Direct::Try;
-        // Before it may be created.
         if polls && device_polls(path) == Some(false) {
             let context = Context::new(OperationKind::Open, path);
             return Err(IoError::NotPolled { context });
         }
-        let mut file = file::open(path, options)?;
-        if polls {
-            file = file.on_a_polling_device();
-        }
-        Ok(self.place(file))
+        Ok(())
+    }
+
+    /// A file that was just opened, as the ring knows it.
+    pub(super) fn adopt(&self, file: FileHandle) -> FileHandle {
+        self.place(match self.polled {
+            Some(_) => file.on_a_polling_device(),
+            None => file,
+        })
     }
 
     /// The ring that an operation goes to, if it is the polled one (Q1).
     pub(super) fn polled_for(&self, operation: &Operation<FileHandle>) -> Option<&Polled> {
         let polled = self.polled.as_ref()?;
-        let fits = match &operation.action {
+        let Operation::OnFile { file, action, .. } = operation else {
+            return None;
+        };
+        let fits = match action {
             Action::Read { .. } => true,
             Action::Write { durability, .. } => *durability == Durability::Written,
-            Action::SyncData | Action::SyncAll => false,
+            _ => false,
         };
-        (fits && operation.file.is_polled()).then_some(polled)
+        (fits && file.is_polled()).then_some(polled)
     }
 
     /// Whether something is in flight that only looking brings to an end.
@@ -148,10 +165,10 @@ mod tests {
     use esker_buf::{AlignedBuf, Alignment};
 
     use super::*;
+    use crate::action::Completion;
     use crate::backend::{Backend, Create};
     use crate::ext::BackendExt;
     use crate::memory::{ReadMemory, WriteMemory};
-    use crate::operation::Completion;
     use crate::uring::Uring;
 
     /// A ring that polls, and a file that it takes for one on a device that does, whether that is so
@@ -165,7 +182,8 @@ mod tests {
         let options = FileOptions::read_write()
             .create(Create::New)
             .direct(Direct::Try);
-        let file = file::open(&dir.path().join("log"), &options).expect("a new file");
+        let path = dir.path().join("log");
+        let file = uring.ring.calls.open(&path, &options).expect("a new file");
         let file = file.on_a_polling_device();
         if !file.is_polled() {
             println!("skipped: the file system has no direct transfers");

@@ -4,17 +4,18 @@ use std::io;
 
 use io_uring::{IoUring, Probe, opcode};
 
+use super::aside::Offered;
 use super::config::{UringConfig, UringError};
 use super::files;
 use super::regions::SLOTS;
 use crate::sync::yield_now;
 
-/// A ring as configured, which has what is needed and through which one operation has gone; and how
-/// many slots for registered memory it has.
-pub(super) fn set_up(config: UringConfig) -> Result<(IoUring, u32), UringError> {
+/// A ring as configured, which has what is needed and through which one operation has gone; how many
+/// slots for registered memory it has; and what else it takes.
+pub(super) fn set_up(config: UringConfig) -> Result<(IoUring, u32, Offered), UringError> {
     config.check()?;
     let mut ring = build(config).map_err(|error| refused(config, error))?;
-    probe(config, &ring)?;
+    let offered = probe(config, &ring)?;
     if config.sqpoll_idle_ms.is_some() && !ring.params().is_feature_sqpoll_nonfixed() {
         return Err(UringError::Lacks { what: SQPOLL });
     }
@@ -33,7 +34,7 @@ pub(super) fn set_up(config: UringConfig) -> Result<(IoUring, u32), UringError> 
             return Err(UringError::Lacks { what: LETS_GO });
         }
     }
-    Ok((ring, if registers { slots } else { 0 }))
+    Ok((ring, if registers { slots } else { 0 }, offered))
 }
 
 /// Why there is no table of files.
@@ -102,8 +103,9 @@ fn refused(config: UringConfig, error: io::Error) -> UringError {
     UringError::setup(error)
 }
 
-/// Refuses a kernel that lacks a feature or an operation.
-fn probe(config: UringConfig, ring: &IoUring) -> Result<(), UringError> {
+/// Refuses a kernel that lacks a feature or an operation without which there is no ring; what it has
+/// besides.
+fn probe(config: UringConfig, ring: &IoUring) -> Result<Offered, UringError> {
     let parameters = ring.params();
     for (there, what) in [
         (parameters.is_feature_nodrop(), "NODROP (Linux 5.5)"),
@@ -137,7 +139,7 @@ fn probe(config: UringConfig, ring: &IoUring) -> Result<(), UringError> {
     if config.has_issuer() && !probe.is_supported(opcode::PollAdd::CODE) {
         return Err(UringError::Lacks { what: "POLL_ADD" });
     }
-    Ok(())
+    Ok(Offered::of(&probe))
 }
 
 /// Sends one operation through the ring and takes its completion.

@@ -3,19 +3,18 @@
 use std::io;
 use std::time::Duration;
 
-use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
 use super::completion::Finished;
-use super::files;
+use super::entry::entry;
 use super::regions::Region;
 use super::table::{InFlight, Token, Vectors};
 use super::{Accepted, Ring, State};
+use crate::action::Action;
 use crate::error::IoError;
 use crate::file::FileHandle;
-use crate::operation::{Action, Durability, Operation};
+use crate::operation::Operation;
 use crate::sync::{Arc, Relaxed, Release, SeqCst, fence, sleep, yield_now};
-use crate::transfer::Transfer;
 
 /// How often in a row the kernel may put a submission off before the ring is given up.
 const MAX_POSTPONED: u32 = 2000;
@@ -80,15 +79,13 @@ impl Ring {
                     let Some(operation) = state.backlog.pop_front() else {
                         return false;
                     };
-                    let transfer = begin(&operation.operation);
                     // The memory was registered with the other ring.
                     let region = match self.polled_for(&operation.operation) {
                         Some(_) => None,
-                        None => region_of(&state.regions, &operation.operation.action),
+                        None => region_of(&state.regions, &operation.operation),
                     };
                     let tenant = InFlight {
                         operation,
-                        transfer,
                         vectors: Vectors::default(),
                         region,
                     };
@@ -105,18 +102,11 @@ impl Ring {
                 continue;
             };
             let operation = &tenant.operation.operation;
-            let (queue, sent, (fd, flags)) = match (self.polled_for(operation), &mut polled_queue) {
-                (Some(_), Some(queue)) => {
-                    let fd = Fd(operation.file.fd());
-                    (queue, &mut sent.polled, (fd, squeue::Flags::empty()))
-                }
-                _ => (
-                    &mut queue,
-                    &mut sent.plain,
-                    files::named(self, &operation.file),
-                ),
+            let (queue, sent) = match (self.polled_for(operation), &mut polled_queue) {
+                (Some(_), Some(queue)) => (queue, &mut sent.polled),
+                _ => (&mut queue, &mut sent.plain),
             };
-            let entry = entry(tenant, fd).flags(flags).user_data(token.user_data());
+            let entry = entry(self, tenant).user_data(token.user_data());
             // SAFETY: the memory and the file that the entry names belong to the table until its
             // completion has been taken (U4).
             if unsafe { queue.push(&entry) }.is_err() {
@@ -245,6 +235,8 @@ impl Ring {
         let source = Arc::new(io::Error::from_raw_os_error(
             error.raw_os_error().unwrap_or(libc::EIO),
         ));
+        // Of one that has begun nobody can say how far it came.
+        let broken = Arc::new(io::Error::from_raw_os_error(libc::EIO));
         let mut state = self.state.lock();
         let State {
             table,
@@ -257,19 +249,31 @@ impl Ring {
             .copied()
             .chain(again.drain(..))
             .filter_map(|token| table.remove(token))
-            .map(|tenant| (tenant.operation, tenant.transfer.done(), tenant.region));
+            .map(|tenant| (tenant.operation, tenant.region));
         let begun: Vec<_> = begun.collect();
-        let queued = backlog.drain(..).map(|operation| (operation, 0, None));
-        for (operation, done, region) in begun.into_iter().chain(queued) {
-            let Operation { file, action, .. } = &operation.operation;
-            let context = file.action_context(action).after(done as u64);
-            let source = Arc::clone(&source);
-            let error = if done == 0 {
-                IoError::NotSubmitted { context, source }
+        let queued = backlog.drain(..).map(|operation| (operation, None));
+        for (accepted, region) in begun.into_iter().chain(queued) {
+            let Accepted {
+                operation,
+                course,
+                began,
+            } = accepted;
+            let done = course.done();
+            let context = operation
+                .context(FileHandle::shared_path)
+                .after(done as u64);
+            let error = if course.has_begun() {
+                IoError::Os {
+                    context,
+                    source: Arc::clone(&broken),
+                }
             } else {
-                IoError::Os { context, source }
+                IoError::NotSubmitted {
+                    context,
+                    source: Arc::clone(&source),
+                }
             };
-            finished.push(self.finish(operation, done, Err(error), Some(region)));
+            finished.push(self.refuse(operation, began, done, error, Some(region)));
         }
     }
 
@@ -307,165 +311,25 @@ impl Ring {
     }
 }
 
-/// The transfer of an operation that has not begun.
-pub(super) fn begin(operation: &Operation<FileHandle>) -> Transfer {
-    let action = &operation.action;
-    Transfer::new(
-        action.kind(),
-        action.offset(),
-        action.len_bytes(),
-        operation.file.alignment(),
-    )
-}
-
-/// The registered memory that all of an action's lies in, if there is such.
-fn region_of(regions: &[Arc<Region>], action: &Action) -> Option<Arc<Region>> {
+/// The registered memory that all of an operation's lies in, if there is such.
+pub(super) fn region_of(
+    regions: &[Arc<Region>],
+    operation: &Operation<FileHandle>,
+) -> Option<Arc<Region>> {
     if regions.is_empty() {
         return None;
     }
+    let Operation::OnFile { action, .. } = operation else {
+        return None;
+    };
     let start = match action {
         Action::Read { memory, .. } => memory.as_mut_ptr().cast_const(),
         Action::Write { memory, .. } => memory.as_ptr()?,
-        Action::SyncData | Action::SyncAll => return None,
+        _ => return None,
     };
     let len = action.len_bytes();
     regions
         .iter()
         .find(|region| region.holds(start, len))
         .cloned()
-}
-
-/// The entry for an operation's next piece, on the file that is named so.
-fn entry(tenant: &mut InFlight, fd: Fd) -> squeue::Entry {
-    let InFlight {
-        operation: Accepted { operation, .. },
-        transfer,
-        vectors,
-        region,
-    } = tenant;
-    let piece = transfer.piece();
-    match &operation.action {
-        Action::Read { memory, .. } => {
-            let start = memory.as_mut_ptr().wrapping_add(piece.start);
-            match region {
-                Some(region) => opcode::ReadFixed::new(fd, start, piece.len, region.index())
-                    .offset(piece.offset)
-                    .build(),
-                None => opcode::Read::new(fd, start, piece.len)
-                    .offset(piece.offset)
-                    .build(),
-            }
-        }
-        Action::Write {
-            memory, durability, ..
-        } => {
-            let flags = match durability {
-                Durability::Written => 0,
-                Durability::Durable => libc::RWF_DSYNC,
-            };
-            if let Some(start) = memory.as_ptr() {
-                let start = start.wrapping_add(piece.start);
-                return match region {
-                    Some(region) => opcode::WriteFixed::new(fd, start, piece.len, region.index())
-                        .offset(piece.offset)
-                        .rw_flags(flags)
-                        .build(),
-                    None => opcode::Write::new(fd, start, piece.len)
-                        .offset(piece.offset)
-                        .rw_flags(flags)
-                        .build(),
-                };
-            }
-            vectors.0 = memory.vectors(piece.start, piece.len as usize).into();
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "`WriteMemory::vectors` bounds it"
-            )]
-            let count = vectors.0.len() as u32;
-            opcode::Writev::new(fd, vectors.0.as_ptr(), count)
-                .offset(piece.offset)
-                .rw_flags(flags)
-                .build()
-        }
-        Action::SyncData => opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build(),
-        Action::SyncAll => opcode::Fsync::new(fd).build(),
-    }
-}
-
-#[cfg(all(test, not(any(esker_loom, esker_shuttle))))]
-mod tests {
-    use std::time::Instant;
-
-    use esker_buf::{Alignment, BufferPool, HugePages};
-
-    use super::*;
-    use crate::backend::{Backend, Create, FileOptions};
-    use crate::memory::{ReadMemory, WriteMemory};
-    use crate::operation::Completion;
-    use crate::uring::{Uring, UringConfig};
-
-    /// The opcode of the entry for an action of a ring.
-    fn opcode_of(ring: &Ring, file: &FileHandle, action: Action) -> u8 {
-        let region = region_of(&ring.state.lock().regions, &action);
-        let operation = Operation::new(file.clone(), action, drop::<Completion>);
-        let transfer = begin(&operation);
-        let mut tenant = InFlight {
-            operation: Accepted {
-                operation,
-                began: Instant::now(),
-            },
-            transfer,
-            vectors: Vectors::default(),
-            region,
-        };
-        let text = format!("{:?}", entry(&mut tenant, Fd(file.fd())));
-        let code = text
-            .split("op_code: ")
-            .nth(1)
-            .and_then(|text| text.split(',').next());
-        code.and_then(|code| code.parse().ok()).expect("a number")
-    }
-
-    #[test]
-    fn only_memory_that_lies_within_a_region_uses_it() {
-        let Ok(uring) = Uring::new(UringConfig::default()) else {
-            return println!("skipped: there is no io_uring");
-        };
-        let pool = BufferPool::new(2, 4096, Alignment::BLOCK, HugePages::Never).expect("memory");
-        let Ok(registration) = uring.register(Box::new(pool.clone())) else {
-            return println!("skipped: the kernel registers nothing");
-        };
-        let dir = tempfile::tempdir().expect("a directory");
-        let options = FileOptions::read_write().create(Create::New);
-        let file = uring
-            .open(&dir.path().join("log"), &options)
-            .expect("a new file");
-        let code = |action| opcode_of(&uring.ring, &file, action);
-        let write = |memory| Action::Write {
-            offset: 0,
-            memory,
-            durability: Durability::Durable,
-        };
-        let inside = || pool.take().expect("it is there");
-        let read = |memory| Action::Read { offset: 0, memory };
-        assert_eq!(
-            code(write(WriteMemory::new(inside()))),
-            opcode::WriteFixed::CODE
-        );
-        assert_eq!(
-            code(read(ReadMemory::new(inside()))),
-            opcode::ReadFixed::CODE
-        );
-        assert_eq!(
-            code(write(WriteMemory::new(vec![0; 9]))),
-            opcode::Write::CODE
-        );
-        assert_eq!(code(read(ReadMemory::new(vec![0; 9]))), opcode::Read::CODE);
-        let pieces = vec![WriteMemory::new(inside()), WriteMemory::new(inside())];
-        let gathered = code(write(WriteMemory::gather(pieces)));
-        assert_eq!(gathered, opcode::Writev::CODE);
-        assert_eq!(code(Action::SyncAll), opcode::Fsync::CODE);
-        drop(registration);
-        assert_eq!(code(write(WriteMemory::new(inside()))), opcode::Write::CODE);
-    }
 }

@@ -3,13 +3,11 @@
 use super::Accepted;
 use super::regions::Region;
 use crate::sync::Arc;
-use crate::transfer::Transfer;
 
-/// An operation and how far it has come.
+/// An operation, and what the kernel needs for it besides.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) operation: Accepted,
-    pub(crate) transfer: Transfer,
     /// What the entry for a write from gathered memory points to.
     pub(crate) vectors: Vectors,
     /// The registered memory that the operation's lies in, if it does (G2).

@@ -1,11 +1,12 @@
 //! Completions while nobody waits, and what a batch costs.
 
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use esker_io::{
-    Action, AnyBackend, Backend, BackendExt, Completion, Create, DriverThread, Durability,
-    FileHandle, FileOptions, Operation, Sink, UringConfig, WriteMemory,
+    Action, Allocation, AnyBackend, Backend, BackendExt, Completion, Create, DriverThread,
+    Durability, FileHandle, FileOptions, Operation, Sink, UringConfig, WriteMemory,
 };
 
 use super::ownership::backends;
@@ -98,6 +99,60 @@ fn a_batch_is_submitted_by_one_system_call() {
     let calls = all.system_calls as f64;
     assert!((all.operations_per_system_call() - 108.0 / calls).abs() < 1e-6);
     assert!((all.bytes_per_system_call() - all.writes.bytes as f64 / calls).abs() < 1e-6);
+}
+
+#[test]
+fn a_mixed_batch_is_submitted_by_one_system_call() {
+    let Some(ring) = super::ring(UringConfig::default()) else {
+        return;
+    };
+    let (dir, ring) = (here(), AnyBackend::Uring(ring));
+    let file = file(&ring, &dir);
+    let ended = Arc::new(AtomicUsize::new(0));
+    for round in 0..10 {
+        let before = ring.statistics();
+        let done = || {
+            let ended = Arc::clone(&ended);
+            move |done: Completion| {
+                done.result.expect("it succeeds");
+                ended.fetch_add(1, SeqCst);
+            }
+        };
+        let (opened, synced) = (Arc::clone(&ended), Arc::clone(&ended));
+        let options = FileOptions::read_write().create(Create::New);
+        let path = dir.path().join(format!("opened-{round}"));
+        let (offset, len_bytes) = (8192, 4096);
+        ring.submit(vec![
+            write(&file, 0, done()),
+            Operation::open(path, options, move |file: Result<_, _>| {
+                opened.fetch_add(usize::from(file.is_ok()), SeqCst);
+            }),
+            Operation::new(file.clone(), Action::SyncData, done()),
+            Operation::sync_dir(dir.path(), move |result: Result<(), _>| {
+                synced.fetch_add(usize::from(result.is_ok()), SeqCst);
+            }),
+            Operation::new(
+                file.clone(),
+                Action::Allocate {
+                    offset,
+                    len_bytes,
+                    how: Allocation::Reserved,
+                },
+                done(),
+            ),
+            Operation::new(
+                file.clone(),
+                Action::PunchHole { offset, len_bytes },
+                done(),
+            ),
+            Operation::new(file.clone(), Action::Truncate { len_bytes: 65_536 }, done()),
+        ]);
+        let made = ring.statistics().since(&before);
+        assert_eq!((made.submitted(), made.batches), (7, 1));
+        assert_eq!((made.system_calls, made.retries), (1, 0));
+        super::until_idle(&ring);
+        assert_eq!(ended.load(SeqCst), 7 * (round + 1));
+    }
 }
 
 #[test]

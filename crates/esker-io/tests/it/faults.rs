@@ -8,8 +8,8 @@ use std::sync::{
 };
 
 use esker_io::{
-    Action, AnyBackend, Backend, BackendExt, Blocking, Completion, Create, Durability, Fate,
-    FileHandle, FileOptions, IoError, Operation, Uring, UringConfig, WriteMemory,
+    Action, Allocation, AnyBackend, Backend, BackendExt, Blocking, Completion, Create, Durability,
+    Fate, FileHandle, FileOptions, IoError, Operation, Uring, UringConfig, WriteMemory,
 };
 
 /// The limit on a file's length in the child process.
@@ -97,12 +97,16 @@ fn a_full_disk_is_told_apart_and_determinate() {
         let file = backend
             .open(&dir.path().join("log"), &options)
             .expect("a file");
-        let error = backend
-            .allocate(&file, 0, 1 << 50)
-            .expect_err("nobody has a pebibyte of memory");
-        assert!(error.is_no_space(), "{error:?}");
-        assert_eq!(error.fate(), Fate::Determinate);
-        assert_eq!(backend.facts(&file).expect("facts").len_bytes, 0);
+        let submitted = backend.start_allocate(&file, 0, 1 << 50, Allocation::Quick);
+        for result in [
+            backend.allocate(&file, 0, 1 << 50),
+            submitted.wait(&backend),
+        ] {
+            let error = result.expect_err("nobody has a pebibyte of memory");
+            assert!(error.is_no_space(), "{error:?}");
+            assert_eq!(error.fate(), Fate::Determinate);
+            assert_eq!(backend.facts(&file).expect("facts").len_bytes, 0);
+        }
     }
 }
 

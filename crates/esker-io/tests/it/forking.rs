@@ -69,6 +69,16 @@ fn finds_nothing_here(backend: AnyBackend, file: FileHandle, dir: &Path) {
     assert_eq!(failed.error.fate(), Fate::Determinate);
     drop(failed);
     assert!(freed.load(SeqCst));
+    let options = FileOptions::read_write().create(Create::New);
+    let refused = dir.join("refused");
+    for error in [
+        backend.start_open(&refused, &options).wait(&backend).err(),
+        backend.start_sync_dir(dir).wait(&backend).err(),
+        backend.start_truncate(&file, 0).wait(&backend).err(),
+    ] {
+        assert!(matches!(error, Some(IoError::Forked { .. })), "{error:?}");
+    }
+    assert!(!refused.exists());
     backend.wake();
     let never = backend.wait_until(&mut || false, Some(Duration::from_millis(5)));
     assert!(!never && !backend.wait_for(&|| false, Some(Duration::ZERO)));

@@ -200,3 +200,31 @@ fn a_panic_of_a_waiter_leaves_everything_in_flight() {
         assert!(freed.load(SeqCst));
     });
 }
+
+/// How many descriptors of this process lead to a path.
+fn descriptors_of(path: &Path) -> usize {
+    let open = std::fs::read_dir("/proc/self/fd").expect("it is there");
+    let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    targets.filter(|target| target == path).count()
+}
+
+#[test]
+fn an_opened_file_that_nobody_takes_is_closed() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let dir = dir.path().canonicalize().expect("it is there");
+    let options = FileOptions::read_write().create(Create::New);
+    for (number, backend) in backends().into_iter().enumerate() {
+        let path = |name| dir.join(format!("{name}-{number}"));
+        drop(backend.start_open(&path("dropped"), &options));
+        let kept = backend.start_open(&path("kept"), &options);
+        drop(backend.start_sync_dir(&dir));
+        super::until_idle(&backend);
+        assert!(path("dropped").exists(), "it was opened all the same");
+        let open = |name| descriptors_of(&path(name));
+        assert_eq!((open("dropped"), open("kept")), (0, 1));
+        let kept = kept.wait(&backend).expect("it is opened");
+        assert_eq!(open("kept"), 1);
+        drop((kept, backend));
+        assert_eq!((open("kept"), descriptors_of(&dir)), (0, 0));
+    }
+}

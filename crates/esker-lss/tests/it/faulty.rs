@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use esker_io::{
-    Action, Allocated, Backend, Blocking, Completion, Context, Description, Durability, FileFacts,
-    FileHandle, FileOptions, IoError, Operation, OperationKind, Statistics,
+    Action, Backend, Blocking, Completion, Context, Description, Durability, FileFacts, FileHandle,
+    FileOptions, IoError, Operation, OperationKind, Statistics,
 };
 
 /// Something to do at a certain moment.
@@ -73,16 +73,18 @@ impl Faulty {
         if matches!(action, Action::Read { .. }) {
             self.run_before_read();
         }
-        let passes = match &action {
-            Action::Write { .. } => self.writes_left.take(),
-            Action::SyncData | Action::SyncAll => self.syncs_left.take(),
-            Action::Read { .. } => self.reads_left.take(),
+        let (passes, errno) = match &action {
+            Action::Write { .. } => (self.writes_left.take(), libc::EIO),
+            Action::SyncData | Action::SyncAll => (self.syncs_left.take(), libc::EIO),
+            Action::Read { .. } => (self.reads_left.take(), libc::EIO),
+            Action::Allocate { .. } => (!self.full.load(Ordering::SeqCst), libc::ENOSPC),
+            Action::Truncate { .. } | Action::PunchHole { .. } => (true, 0),
         };
         if passes {
             return Ok(action);
         }
         let context = action.context(file.path());
-        let error = IoError::from_os(context, std::io::Error::from_raw_os_error(libc::EIO));
+        let error = IoError::from_os(context, std::io::Error::from_raw_os_error(errno));
         Err(action.complete(Err(error)))
     }
 
@@ -109,6 +111,7 @@ impl Faulty {
             Action::Read { .. } => {
                 self.reads.fetch_add(1, Ordering::SeqCst);
             }
+            Action::Allocate { .. } | Action::Truncate { .. } | Action::PunchHole { .. } => {}
         }
     }
 }
@@ -174,15 +177,6 @@ impl Backend for Faulty {
         self.inner.is_locked(file)
     }
 
-    fn allocate(&self, file: &FileHandle, offset: u64, len: u64) -> Result<Allocated, IoError> {
-        if self.full.load(Ordering::SeqCst) {
-            let context = Context::new(OperationKind::Allocate, file.path()).at(offset, len);
-            let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
-            return Err(IoError::from_os(context, source));
-        }
-        self.inner.allocate(file, offset, len)
-    }
-
     fn first_hole(&self, file: &FileHandle, offset: u64) -> Result<Option<Range<u64>>, IoError> {
         let hole = self.inner.first_hole(file, offset);
         let during = self.during_first_hole.lock().expect("not poisoned").take();
@@ -190,19 +184,19 @@ impl Backend for Faulty {
         hole
     }
 
-    fn truncate(&self, file: &FileHandle, len: u64) -> Result<(), IoError> {
-        self.inner.truncate(file, len)
-    }
-
     fn submit(&self, batch: Vec<Operation<FileHandle>>) {
         self.largest_batch
             .fetch_max(batch.len() as u64, Ordering::SeqCst);
         for operation in batch {
-            let Operation { file, action, sink } = operation;
+            let Operation::OnFile { file, action, sink } = operation else {
+                self.inner.submit(vec![operation]);
+                continue;
+            };
             match self.spoil(&file, action) {
                 Ok(action) => {
                     self.count(&action);
-                    self.inner.submit(vec![Operation { file, action, sink }]);
+                    self.inner
+                        .submit(vec![Operation::OnFile { file, action, sink }]);
                 }
                 Err(completion) => {
                     sink.complete(completion);

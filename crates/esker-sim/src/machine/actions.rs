@@ -1,10 +1,12 @@
-//! Reads, writes and syncs: how they are carried out, when, and in which order they end.
+//! Actions on files: how they are carried out, when, and in which order they end.
 
-use esker_io::{Action, Context, Durability, IoError, KindStatistics, OperationKind, Statistics};
+use esker_io::{
+    Action, Context, Durability, IoError, KindStatistics, Operation, OperationKind, Statistics,
+};
 
-use super::{Machine, Queued, flying, os_error};
+use super::{Done, Machine, Queued, flying, os_error};
 use crate::fault::{Fault, Turn};
-use crate::file::Description;
+use crate::file::{Description, SimFile};
 use crate::sync::Arc;
 
 impl Machine {
@@ -24,6 +26,40 @@ impl Machine {
         self.landed
     }
 
+    /// The same of an operation on a name.
+    pub(crate) fn submitted_name(&mut self, kind: OperationKind) -> u64 {
+        statistics_of(&mut self.statistics, kind).submitted += 1;
+        self.names.changes()
+    }
+
+    /// Carries an operation out that was submitted when so much had landed, or so many names had changed.
+    pub(crate) fn carry(
+        &mut self,
+        operation: &mut Operation<SimFile>,
+        before: u64,
+    ) -> Result<Done, IoError> {
+        match operation {
+            Operation::OnFile { file, action, .. } => {
+                let bytes = self.run(file.description(), action, before);
+                bytes.map(Done::Bytes)
+            }
+            Operation::Open { path, options, .. } => self.open(path, options).map(Done::Opened),
+            Operation::SyncDir { dir, .. } => self.sync_dir(dir, before).map(|()| Done::Bytes(0)),
+        }
+    }
+
+    /// Counts the end of an operation on a name.
+    pub(super) fn counted<T>(
+        &mut self,
+        kind: OperationKind,
+        result: Result<T, IoError>,
+    ) -> Result<T, IoError> {
+        let statistics = statistics_of(&mut self.statistics, kind);
+        statistics.completed += 1;
+        statistics.failed += u64::from(result.is_err());
+        result
+    }
+
     /// Carries an action out.
     pub(crate) fn run(
         &mut self,
@@ -36,7 +72,8 @@ impl Machine {
         let statistics = statistics_of(&mut self.statistics, kind);
         statistics.completed += 1;
         match result {
-            Ok(bytes) => statistics.bytes += bytes as u64,
+            Ok(bytes) if action.len_bytes() > 0 => statistics.bytes += bytes as u64,
+            Ok(_) => {}
             Err(_) => statistics.failed += 1,
         }
         result
@@ -84,6 +121,15 @@ impl Machine {
                 }
                 self.effect(|| context)?;
                 Ok(0)
+            }
+            Action::Allocate {
+                offset,
+                len_bytes,
+                how,
+            } => self.allocate(file, (*offset, *len_bytes), *how, &context),
+            Action::Truncate { len_bytes } => self.truncate(file, *len_bytes, &context),
+            Action::PunchHole { offset, len_bytes } => {
+                self.punch_hole(file, (*offset, *len_bytes), &context)
             }
         }
     }
@@ -146,10 +192,8 @@ impl Machine {
         }
         let index = left[self.dice.index(left.len())];
         let mut queued = self.queue.remove(index);
-        let Queued {
-            operation, landed, ..
-        } = &mut queued;
-        queued.ended = Some(self.run(operation.file.description(), &mut operation.action, *landed));
+        let before = queued.before;
+        queued.ended = Some(self.carry(&mut queued.operation, before));
         self.queue.insert(index, queued);
         true
     }
@@ -176,6 +220,11 @@ fn statistics_of(statistics: &mut Statistics, kind: OperationKind) -> &mut KindS
     match kind {
         OperationKind::Read => &mut statistics.reads,
         OperationKind::Write => &mut statistics.writes,
+        OperationKind::Allocate => &mut statistics.allocations,
+        OperationKind::Truncate => &mut statistics.truncations,
+        OperationKind::Punch => &mut statistics.holes,
+        OperationKind::Open => &mut statistics.opens,
+        OperationKind::SyncDir => &mut statistics.dir_syncs,
         _ => &mut statistics.syncs,
     }
 }

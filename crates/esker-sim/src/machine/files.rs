@@ -5,11 +5,14 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::path::Path;
 
-use esker_io::{Allocated, Context, IoError, OperationKind};
+use esker_buf::Alignment;
+use esker_io::{
+    Allocated, Allocation, Context, Create, Direct, FileOptions, IoError, OperationKind,
+};
 
 use super::{Machine, os_error};
 use crate::fault::{Fault, Turn};
-use crate::file::{Description, end_of};
+use crate::file::{Description, Opened};
 use crate::names::{Found, NodeId};
 use crate::node::Node;
 
@@ -26,13 +29,32 @@ impl Machine {
         self.effect(context)
     }
 
-    /// Finds or creates a file and gives it a description's number.
-    pub(crate) fn open(
+    /// Opens a file that nobody has submitted the opening of.
+    pub(crate) fn open_now(
         &mut self,
         path: &Path,
-        create: esker_io::Create,
-    ) -> Result<(NodeId, u64), IoError> {
-        use esker_io::Create;
+        options: &FileOptions,
+    ) -> Result<Opened, IoError> {
+        self.submitted_name(OperationKind::Open);
+        self.open(path, options)
+    }
+
+    pub(super) fn open(&mut self, path: &Path, options: &FileOptions) -> Result<Opened, IoError> {
+        let opened = self.find_or_create(path, options.create);
+        let alignment = match options.direct {
+            Direct::Try => self.options.alignment,
+            Direct::Never => Alignment::ONE,
+        };
+        let opened = opened.map(|(node, id)| Opened {
+            node,
+            id,
+            alignment,
+        });
+        self.counted(OperationKind::Open, opened)
+    }
+
+    /// Finds or creates a file and gives it a description's number.
+    fn find_or_create(&mut self, path: &Path, create: Create) -> Result<(NodeId, u64), IoError> {
         let context = || Context::new(OperationKind::Open, path);
         self.check_up(context)?;
         if self.faults.take(Turn::Open).is_some() {
@@ -115,7 +137,19 @@ impl Machine {
         }
     }
 
-    pub(crate) fn sync_dir(&mut self, dir: &Path) -> Result<(), IoError> {
+    /// Makes names durable as they are.
+    pub(crate) fn sync_dir_now(&mut self, dir: &Path) -> Result<(), IoError> {
+        let before = self.submitted_name(OperationKind::SyncDir);
+        self.sync_dir(dir, before)
+    }
+
+    /// Makes names durable as they were when so many changes had been made.
+    pub(super) fn sync_dir(&mut self, dir: &Path, before: u64) -> Result<(), IoError> {
+        let result = self.try_sync_dir(dir, before);
+        self.counted(OperationKind::SyncDir, result)
+    }
+
+    fn try_sync_dir(&mut self, dir: &Path, before: u64) -> Result<(), IoError> {
         let context = || Context::new(OperationKind::SyncDir, dir);
         self.check_up(context)?;
         if self.names.find(dir) != Found::Directory {
@@ -127,7 +161,7 @@ impl Machine {
             }
             return Err(os_error(context(), libc::EIO));
         }
-        self.names.sync(dir);
+        self.names.sync(dir, before);
         self.effect(context)
     }
 
@@ -160,41 +194,60 @@ impl Machine {
         Ok(self.node(file).lock.is_some_and(|holder| holder != file.id))
     }
 
-    pub(crate) fn allocate(
+    /// Takes space; how many bytes of the range are written zeroes.
+    pub(super) fn allocate(
         &mut self,
         file: &Description,
-        offset: u64,
-        len_bytes: u64,
-    ) -> Result<Allocated, IoError> {
-        let context = file.context(OperationKind::Allocate).at(offset, len_bytes);
-        let context = file.check_writable(context)?;
-        let Some(end) = end_of(offset, len_bytes) else {
-            return Err(IoError::OutOfRange { context });
-        };
-        self.check_up(|| context.clone())?;
+        (offset, len_bytes): (u64, u64),
+        how: Allocation,
+        context: &Context,
+    ) -> Result<usize, IoError> {
         if len_bytes == 0 {
-            return Ok(Allocated::WrittenZeroes);
+            return Ok(0);
         }
         let is_full = self.faults.take(Turn::Allocate).is_some();
-        if is_full || !self.has_space(file, end) {
-            return Err(os_error(context, libc::ENOSPC));
+        if is_full || !self.has_space(file, offset + len_bytes) {
+            return Err(os_error(context.clone(), libc::ENOSPC));
         }
         let number = self.next_landing();
         self.node(file).allocate(number, offset, len_bytes);
-        self.effect(|| context)?;
-        Ok(self.options.allocated)
+        self.effect(|| context.clone())?;
+        let is_written = match how {
+            Allocation::Quick => self.options.allocated == Allocated::WrittenZeroes,
+            Allocation::Written => true,
+            Allocation::Reserved => false,
+        };
+        Ok(if is_written { whole(len_bytes) } else { 0 })
     }
 
-    pub(crate) fn truncate(&mut self, file: &Description, len_bytes: u64) -> Result<(), IoError> {
-        let context = file.context(OperationKind::Truncate).at(len_bytes, 0);
-        let context = file.check_writable(context)?;
-        if end_of(len_bytes, 0).is_none() {
-            return Err(IoError::OutOfRange { context });
-        }
-        self.check_up(|| context.clone())?;
+    pub(super) fn truncate(
+        &mut self,
+        file: &Description,
+        len_bytes: u64,
+        context: &Context,
+    ) -> Result<usize, IoError> {
         let number = self.next_landing();
         self.node(file).truncate(number, len_bytes);
-        self.effect(|| context)
+        self.effect(|| context.clone())?;
+        Ok(0)
+    }
+
+    /// Writes zeroes over a range, as far as the file has it; how many that were.
+    pub(super) fn punch_hole(
+        &mut self,
+        file: &Description,
+        (offset, len_bytes): (u64, u64),
+        context: &Context,
+    ) -> Result<usize, IoError> {
+        let held_bytes = self.node(file).len().saturating_sub(offset).min(len_bytes);
+        if held_bytes == 0 {
+            return Ok(0);
+        }
+        let number = self.next_landing();
+        let zeroes = vec![0; whole(held_bytes)];
+        self.node(file).write(number, offset, &zeroes, false);
+        self.effect(|| context.clone())?;
+        Ok(zeroes.len())
     }
 
     /// Whether a file can have space up to `end`.
@@ -214,4 +267,9 @@ impl Machine {
             .map(|(_, node)| node.space_bytes)
             .sum()
     }
+}
+
+/// The length of a range that a file in memory has.
+fn whole(len_bytes: u64) -> usize {
+    usize::try_from(len_bytes).unwrap_or(usize::MAX)
 }

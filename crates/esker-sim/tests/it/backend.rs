@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use esker_io::{
-    Action, Backend, BackendExt, Completion, Create, Durability, FileOptions, IoError, Operation,
-    WriteMemory, conformance,
+    Action, Allocation, Backend, BackendExt, Completion, Create, Durability, FileOptions, IoError,
+    Operation, WriteMemory, conformance,
 };
 use esker_sim::{Completions, Dice, Fault, Loss, MachineDown, Sim, SimFile, SimOptions, Survival};
 
@@ -351,4 +351,72 @@ fn handles_of_another_life_are_good_for_nothing() {
     assert_eq!(error.error.fate(), esker_io::Fate::Determinate);
     assert!(next.facts(&file).is_err() && next.try_lock(&file).is_err());
     assert!(contents(&next, "/f").is_empty());
+}
+
+#[test]
+fn a_sync_of_names_covers_what_had_changed_when_it_was_submitted() {
+    let sim = Sim::with(SimOptions::new(1).alone(true));
+    drop(create(&sim, "/before"));
+    let sync = sim.start_sync_dir(Path::new("/"));
+    drop(create(&sim, "/after"));
+    let names = |sim: &Sim, survival| {
+        let left = sim.crash(&mut |_| survival);
+        left.paths()
+    };
+    let other = sim.fork();
+    sync.wait(&sim).expect("synced");
+    sim.inject(Fault::DirSyncFails, 0);
+    let failed = sim.start_sync_dir(Path::new("/"));
+    let error = failed.wait(&sim).expect_err("it is told to fail");
+    assert_eq!(error.fate(), esker_io::Fate::Indeterminate);
+    assert_eq!(names(&sim, Survival::Lost), [Path::new("/before")]);
+    assert_eq!(names(&sim, Survival::Kept).len(), 2);
+    assert!(
+        names(&other, Survival::Lost).len() == 2,
+        "a fork is durable"
+    );
+}
+
+#[test]
+fn an_opening_in_flight_has_happened_or_has_not() {
+    let options = FileOptions::read_write().create(Create::New);
+    let sim = Sim::with(SimOptions::new(1).alone(true));
+    let opening = sim.start_open(Path::new("/f"), &options);
+    assert!(sim.run_ahead(), "it is carried out, and nobody told");
+    let next = sim.kill(&mut |_| Survival::Lost);
+    assert_eq!(next.paths(), [Path::new("/f")]);
+    assert!(opening.wait(&sim).is_ok(), "it had happened");
+    assert!(next.crash(&mut |_| Survival::Lost).paths().is_empty());
+    let sim = Sim::with(SimOptions::new(1).alone(true));
+    let opening = sim.start_open(Path::new("/f"), &options);
+    assert!(sim.kill(&mut |_| Survival::Lost).paths().is_empty());
+    let error = opening.wait(&sim).expect_err("the machine is down");
+    assert!(MachineDown::caused(&error));
+    let sim = Sim::with(SimOptions::new(1).alone(true));
+    sim.inject(Fault::OpenFails, 0);
+    let opening = sim.start_open(Path::new("/f"), &options);
+    assert!(opening.wait(&sim).is_err() && sim.paths().is_empty());
+}
+
+#[test]
+fn changes_of_space_that_were_submitted_are_lost_or_kept_like_executed_ones() {
+    let sim = Sim::with(SimOptions::new(2).alone(true).capacity_bytes(10_000));
+    let file = create(&sim, "/f");
+    sim.sync_dir(Path::new("/")).expect("synced");
+    sim.write_at(&file, 0, vec![1; 2048], Durability::Durable)
+        .expect("written");
+    let cut = sim.start_truncate(&file, 1024);
+    assert_eq!(contents(&sim, "/f").len(), 2048, "it is in flight");
+    cut.wait(&sim).expect("cut");
+    let hole = sim.start_punch_hole(&file, 0, 512);
+    hole.wait(&sim).expect("punched");
+    let full = sim.start_allocate(&file, 0, 20_000, Allocation::Quick);
+    assert!(full.wait(&sim).expect_err("no space").is_no_space());
+    let mut now = vec![0; 512];
+    now.resize(1024, 1);
+    assert_eq!(contents(&sim, "/f"), now);
+    let kept = sim.crash(&mut |_| Survival::Kept);
+    assert_eq!(contents(&kept, "/f"), now);
+    let lost = sim.crash(&mut |_| Survival::Lost);
+    assert_eq!(contents(&lost, "/f"), [1; 2048]);
 }

@@ -356,7 +356,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry(
         Test,
         "esker-lss",
-        "idle::zeroes_are_not_written_where_the_log_has_come_meanwhile",
+        "segments::ahead::tests::the_log_waits_for_zeroes_that_are_being_written_where_it_goes",
         &["lss-zeroes-meet-the-log"],
     ),
     entry(
@@ -368,7 +368,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     entry(
         Test,
         "esker-lss",
-        "segments::ahead::tests::the_log_takes_what_zeroes_were_meant_for",
+        "segments::tests::what_the_log_takes_is_not_written_over",
         &["lss-zeroes-over-the-log"],
     ),
     crash(

@@ -105,7 +105,9 @@ impl UringConfig {
     /// It takes a device with queues for it, such as an NVMe disk with `nvme.poll_queues`. A file for
     /// direct transfers on another one is not opened: [`IoError::NotPolled`](crate::IoError::NotPolled).
     /// Whoever waits spins for as long as such a transfer is in flight; memory that was
-    /// registered, and places of files, are not used by them.
+    /// registered, and places of files, are not used by them. On a device that polls it has been
+    /// tried by itself, not together with [`sqpoll`](Self::sqpoll) or
+    /// [`defer_taskrun`](Self::defer_taskrun).
     #[must_use]
     pub const fn iopoll(mut self, iopoll: bool) -> Self {
         self.iopoll = iopoll;
